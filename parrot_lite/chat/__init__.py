@@ -1,0 +1,80 @@
+"""Who can speak. One seam for a server, a GGUF file, a local model and a script, and for both speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from parrot_lite.recipe import ChatSpec, Decoding, Gguf, Local, Recipe, Scripted, Server, Stage
+from parrot_lite.store import existing, locate, model_inputs, require
+from parrot_lite.types import Dialogue, Reply, Role
+
+
+class Chat(Protocol):
+    """A speaker. ``name`` is how records name it."""
+
+    name: str
+
+    def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
+        """One reply a dialogue, in order; ``speaker`` must be due in each.
+
+        What is drawn for a dialogue depends on ``seed``, its id and its length, not on its neighbours. A call that
+        fails is a ``Reply(stop="failed")`` with its reason; it raises only UserError, for what no retry can mend.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections."""
+        ...
+
+
+def check_due(dialogues: Sequence[Dialogue], speaker: Role) -> None:
+    """Raises ValueError where it is not ``speaker``'s turn: a bug of the caller, not of a user."""
+    for dialogue in dialogues:
+        if dialogue.due != speaker:
+            raise ValueError(f"dialogue {dialogue.id}: the {dialogue.due} is due, not the {speaker}")
+
+
+def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:
+    """The files whose bytes decide what a speaker says, by name: what a stage fingerprints.
+
+    Raises UserError where the adapter's stage is not finished or a file is missing.
+    """
+    match spec:
+        case Gguf() | Scripted():
+            return {spec.path: existing(locate(spec.path))}
+        case Local():
+            return {**model_inputs(recipe.model), **adapter_inputs(spec, recipe)}
+        case Server():
+            return {}
+
+
+def adapter_inputs(spec: Local, recipe: Recipe) -> dict[str, Path]:
+    """The adapter's folder under its name in the recipe; empty for the bare base."""
+    if spec.adapter is None:
+        return {}
+    if spec.adapter in ("train-ask", "train-sft", "train-capo"):
+        return {spec.adapter: require(recipe, cast(Stage, spec.adapter)) / "adapter"}
+    return {spec.adapter: existing(Path(spec.adapter))}
+
+
+def open_chat(spec: ChatSpec, recipe: Recipe) -> Chat:
+    """The speaker that a recipe names. Heavy libraries load here, each only where it is needed."""
+    match spec:
+        case Server():
+            from parrot_lite.chat.server import ServerChat
+
+            return ServerChat(spec)
+        case Gguf():
+            from parrot_lite.chat.gguf import GgufChat
+
+            return GgufChat(spec)
+        case Local():
+            from parrot_lite.chat.local import LocalChat
+
+            return LocalChat(spec, recipe)
+        case Scripted():
+            from parrot_lite.chat.scripted import ScriptedChat
+
+            return ScriptedChat(spec)

@@ -1,0 +1,1 @@
+"""The language model below every stage: its template, its tokens, its weights."""

