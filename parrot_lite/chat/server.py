@@ -1,0 +1,170 @@
+"""Speaks through any OpenAI-compatible endpoint. Runs without torch: a laptop with an address can collect and judge."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, ValidationError
+
+from parrot_lite.chat import check_due
+from parrot_lite.errors import UserError
+from parrot_lite.recipe import Decoding, Server
+from parrot_lite.types import Dialogue, Reply, Role, derive_seed
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from openai.types.chat import ChatCompletionMessageParam
+
+# A dialogue opens with its user, whom the endpoint plays as "assistant"; many templates insist that "user" comes first.
+OPENING = "Hello! What can I do for you?"
+
+
+class ServerChat:
+    """The model behind ``spec.base_url``, asked for ``spec.concurrency`` replies at a time.
+
+    Raises UserError where the address is none, or where it is not this machine and the key's variable is not set.
+    """
+
+    def __init__(self, spec: Server) -> None:
+        key = _key(spec)
+        from openai import OpenAI  # takes a second to import
+
+        self.name = spec.model
+        self._spec = spec
+        self._client = OpenAI(base_url=spec.base_url, api_key=key, timeout=spec.timeout, max_retries=spec.retries)
+        self._asker = resources.files("parrot_lite.data").joinpath("prompts", "asker.txt").read_text(encoding="utf-8")
+
+    def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
+        """One reply a dialogue, in order. Raises UserError where the server refuses the key or knows no such model."""
+        check_due(dialogues, speaker)
+        with ThreadPoolExecutor(self._spec.concurrency) as pool:
+            return list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def messages(self, dialogue: Dialogue) -> list[ChatCompletionMessageParam]:
+        """What is sent for a dialogue. A user's turn is asked for with the roles flipped."""
+        if dialogue.due == "assistant":
+            return [_message(turn.role, turn.content) for turn in dialogue.turns]
+        flipped: dict[Role, Role] = {"user": "assistant", "assistant": "user"}
+        return [
+            {"role": "system", "content": self._asker.strip()},
+            {"role": "user", "content": OPENING},
+            *(_message(flipped[turn.role], turn.content) for turn in dialogue.turns),
+        ]
+
+    def _one(self, dialogue: Dialogue, decoding: Decoding, seed: int) -> Reply:
+        import openai
+
+        start = time.monotonic()
+        try:
+            response = self._client.chat.completions.with_raw_response.create(
+                model=self._spec.model,
+                messages=self.messages(dialogue),
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                max_tokens=decoding.max_tokens,
+                seed=derive_seed(seed, dialogue.id, len(dialogue.turns)),
+            )
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            fix = f"Put a valid key into ${self._spec.api_key_env}"
+            raise UserError(f"the server refuses the key: {_said(error)}", self._spec.base_url, fix) from None
+        except openai.NotFoundError as error:
+            fix = f"Check model = '{self._spec.model}' and the path in base_url, which often ends in /v1"
+            raise UserError(f"no such model or path: {_said(error)}", self._spec.base_url, fix) from None
+        except openai.APIStatusError as error:
+            return Reply.failure(_said(error), time.monotonic() - start)
+        except openai.APITimeoutError:
+            return Reply.failure(f"timeout: nothing within {self._spec.timeout:g} s", time.monotonic() - start)
+        except openai.APIError as error:
+            return Reply.failure(f"connection: {error.__cause__ or error}", time.monotonic() - start)
+        return _parse(response.status_code, response.content, time.monotonic() - start)
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int | None = Field(default=None, ge=0)
+
+
+class _Completion(BaseModel):
+    """What this code reads of a chat completion. The client's own types are filled without being checked."""
+
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+def _parse(status: int, body: bytes, seconds: float) -> Reply:
+    try:
+        completion = _Completion.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        detail = f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+        start = body[:120].decode(errors="replace")
+        return Reply.failure(f"HTTP {status}, not a chat completion: {detail}; it begins {start}", seconds)
+    if not completion.choices:
+        return Reply.failure(f"HTTP {status}, no choices", seconds)
+    choice = completion.choices[0]
+    text = (choice.message.content or "").strip()
+    if choice.finish_reason not in ("stop", "length"):
+        return Reply.failure(f"HTTP {status}, stopped as {choice.finish_reason}", seconds)
+    if not text:
+        return Reply.failure(f"HTTP {status}, empty reply (stopped as {choice.finish_reason})", seconds)
+    tokens = completion.usage.completion_tokens if completion.usage else None
+    return Reply(text=text, stop="end" if choice.finish_reason == "stop" else "length", tokens=tokens, seconds=seconds)
+
+
+def _message(role: Role, content: str) -> ChatCompletionMessageParam:
+    return {"role": "user", "content": content} if role == "user" else {"role": "assistant", "content": content}
+
+
+def _said(error: APIStatusError) -> str:
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    return " ".join(f"HTTP {error.status_code}: {message or error.response.text}".split())[:300]
+
+
+def _key(spec: Server) -> str:
+    host = _host(spec.base_url)
+    if host is None:
+        raise UserError("not an http address", f"base_url = '{spec.base_url}'", "Write e.g. http://127.0.0.1:8000/v1")
+    key = os.environ.get(spec.api_key_env, "").strip()
+    if key:
+        return key
+    if _is_loopback(host):
+        return "none"  # servers on one's own machine rarely ask for one, but the client insists on some text
+    raise UserError(
+        f"the environment variable {spec.api_key_env} is not set",
+        spec.base_url,
+        f"Put the key into it; for a server that asks for none: export {spec.api_key_env}=none",
+    )
+
+
+def _host(address: str) -> str | None:
+    try:
+        url = urlsplit(address)
+    except ValueError:
+        return None
+    return url.hostname if url.scheme in ("http", "https") else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

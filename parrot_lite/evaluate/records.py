@@ -1,0 +1,49 @@
+"""What the evaluation writes and reads: questions, played sessions, likelihoods. Verdicts are ``types.Judgment``."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from parrot_lite.types import Dialogue, Record
+
+Condition = Literal["true", "swap", "none"]
+
+
+class Question(Record):
+    """One benchmark session: the user's messages, and a reference answer for each where there is one."""
+
+    id: str
+    category: str
+    queries: tuple[str, ...] = Field(min_length=1)
+    references: tuple[str | None, ...]  # as long as queries
+
+    @model_validator(mode="after")
+    def _a_reference_a_query(self) -> Self:
+        if len(self.references) != len(self.queries):
+            raise ValueError(f"{len(self.references)} references for {len(self.queries)} queries")
+        return self
+
+
+class Played(Record):
+    """A benchmark session with the model's own answers, as far as it came; ``failed`` says why it ended early."""
+
+    model: str
+    category: str
+    dialogue: Dialogue  # ends with an answer
+    failed: str | None = None
+    tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
+    seconds: float = 0.0
+
+
+class Likelihood(Record):
+    """How likely a session's own answer to exchange ``turn`` is to a model, under one kind of history."""
+
+    model: str
+    dialogue: str
+    turn: int = Field(ge=1)
+    rule: str | None = None  # what marked the turn as context-dependent; None = another turn
+    condition: Condition  # the true history, another session's, or none
+    nll: float  # nats, summed over the answer's tokens
+    tokens: int = Field(ge=1)

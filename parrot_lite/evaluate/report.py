@@ -1,0 +1,378 @@
+"""The table: judge scores and judge-free context use, each with its interval and its coverage.
+
+Reads the finished eval folder only, so it prints again at any time what was measured then.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from parrot_lite.errors import UserError
+from parrot_lite.evaluate.records import Condition, Likelihood, Played
+from parrot_lite.evaluate.statistics import Estimate, Values, difference, mean
+from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
+from parrot_lite.store import read, require, write_atomically
+from parrot_lite.types import Judgment, derive_seed
+
+WIDTH = 100  # where the output is no terminal
+SMALL = 1e9  # parameters below which a model shows that the path works, and no more
+
+Cell = tuple[float, int]  # nats and tokens
+Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) -> condition -> likelihood
+Measure = Callable[[Cells], Values]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head, with lines that say what they mean. A line end inside a cell is kept."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def rich(self) -> RichTable:
+        """For a terminal. Cells are text, not markup: a model's name may have brackets."""
+        table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for index, name in enumerate(self.head):
+            # Numbers never wrap; a long model name does.
+            table.add_column(Text(name, "bold"), justify="right" if index else "left", no_wrap=index > 0)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def markdown(self) -> str:
+        """For a file."""
+        lines = [f"## {self.title}", "", _row(self.head), _row(["---", *["---:"] * (len(self.head) - 1)])]
+        lines += [_row(row) for row in self.rows]
+        return "\n".join([*lines, *(["", *(f"- {note}" for note in self.notes)] if self.notes else [])]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = (cell.strip().replace("|", "\\|").replace("\n", "<br>") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed and what is written: the same."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+    def rich(self) -> list[RenderableType]:
+        """For a terminal, block by block."""
+        facts = RichTable.grid(padding=(0, 2, 0, 0))
+        for name, value in self.facts:
+            facts.add_row(Text(name), Text(value))
+        blocks: list[RenderableType] = [Text(self.title, "bold"), facts]
+        blocks += [Text(f"Warning: {warning}", "yellow") for warning in self.warnings]
+        for table in self.tables:
+            blocks += [Text(), table.rich(), *([Text()] if table.notes else [])]
+            for note in table.notes:
+                line = RichTable.grid(padding=(0, 1, 0, 0))
+                line.add_row(Text("-"), Text(note))
+                blocks.append(line)
+        return blocks
+
+    def markdown(self) -> str:
+        """For a file."""
+        lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts), ""]
+        lines += [f"**Warning: {warning}**\n" for warning in self.warnings]
+        return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in self.tables)
+
+
+def run(recipe: Recipe) -> None:
+    """Print the report of a finished evaluation and write it to ``<recipe>/report/table.md``.
+
+    Raises UserError where the evaluation is not finished or belongs to another recipe.
+    """
+    report = build(recipe)
+    path = recipe.folder("report") / "table.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, report.markdown())
+    _print(report)
+
+
+def show(recipe: Recipe) -> None:
+    """Print the report of a finished evaluation. Raises as ``run`` does."""
+    _print(build(recipe))
+
+
+def _print(report: Report) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    for block in report.rich():
+        console.print(block)
+
+
+def build(recipe: Recipe) -> Report:
+    """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
+    folder = require(recipe, "eval")
+    kept = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    kept.pop("inputs", None)
+    if kept != recipe.resolved("eval"):
+        fix = "Undo the change, or run: parrot eval --rerun"
+        raise UserError("the evaluation there was made with another recipe", str(folder), fix)
+    played = list(read(folder / "answers.jsonl", Played))
+    judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
+    probed = folder / "likelihoods.jsonl"  # not there where no model is local
+    likelihoods = list(read(probed, Likelihood)) if recipe.eval.probe and probed.exists() else []
+    models = list(recipe.eval.models)
+    numbers = _Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
+    judges = sorted({judgment.judge for judgment in judgments})
+    sessions = len({one.dialogue.id for one in played})
+    facts = [
+        ("recipe", recipe.name),
+        *(
+            ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
+            for index, name in enumerate(models, 1)
+        ),
+        ("judge", ", ".join(judges) if judges else "none"),
+        ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
+        ("seed", str(recipe.run.seed)),
+        ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),
+    ]
+    tables: list[Table] = []
+    if recipe.eval.judge:
+        tables += [_scores(models, judgments, played, numbers), _turns(models, judgments)]
+    if recipe.eval.probe:
+        tables += _context(models, likelihoods, numbers)
+    return Report(
+        title=f"Evaluation of {recipe.name}",
+        facts=tuple(facts),
+        warnings=tuple(_warnings(recipe, judges)),
+        tables=tuple(tables),
+    )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """How estimates are made and written in every table."""
+
+    resamples: int
+    seed: int
+
+    def mean(self, values: Values) -> Estimate | None:
+        return mean(values, self.resamples, self.seed)
+
+    def difference(self, values: Values, baseline: Values) -> Estimate | None:
+        return difference(values, baseline, self.resamples, self.seed)
+
+
+def written(estimate: Estimate | None, form: str) -> str:
+    """``mean [low, high]``, each in the format ``form``; what is missing is "-".
+
+    >>> written(Estimate(5.125, 4.5, 5.75, 8, 64), ".2f")
+    '5.12 [4.50, 5.75]'
+    >>> written(Estimate(0.25, None, None, 1, 8), "+.1f"), written(None, ".1f")
+    ('+0.2 [-, -]', '-')
+    """
+    if estimate is None:
+        return "-"
+    low, high = ("-" if end is None else format(end, form) for end in (estimate.low, estimate.high))
+    return f"{estimate.mean:{form}} [{low}, {high}]"
+
+
+def scores(judgments: Sequence[Judgment]) -> dict[str, dict[str, dict[int, float]]]:
+    """Model -> session -> turn -> score, of the turns that have one."""
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for judgment in judgments:
+        if judgment.score is not None:
+            found[judgment.model][judgment.dialogue][judgment.turn] = judgment.score
+    return {model: dict(sessions) for model, sessions in found.items()}
+
+
+def _scores(models: Sequence[str], judgments: Sequence[Judgment], played: Sequence[Played], numbers: _Numbers) -> Table:
+    first = models[0]
+    found = scores(judgments)
+    asked = Counter(judgment.model for judgment in judgments)
+    rows = []
+    for model in models:
+        own = found.get(model, {})
+        judged = sum(map(len, own.values()))
+        against = numbers.difference(own, found.get(first, {})) if model != first else None
+        detectable = against.detectable if against else None
+        rows.append(
+            (
+                model,
+                f"{written(numbers.mean(own), '.2f')} ({judged}/{asked[model]} judged)",
+                _length(model, played),
+                written(against, "+.2f"),
+                "-" if detectable is None else f"{detectable:.2f}",
+            )
+        )
+    missing = Counter(judgment.reason for judgment in judgments if judgment.score is None)
+    return Table(
+        "Judge score, 1 to 10",
+        ("Model", "Score [95%]", "Tokens/answer", f"Minus {first} [95%]", "Detectable"),
+        tuple(rows),
+        (
+            "Score: mean over the judged turns, each judged over the transcript up to it. An unjudged turn counts as "
+            "missing, never as a low score." + _reasons(missing),
+            f"Minus {first}: over the turns judged in both, paired. Detectable: the smallest true difference that so "
+            "many sessions would show in 80% of experiments.",
+        ),
+    )
+
+
+def _reasons(missing: Counter[str | None]) -> str:
+    listed = "; ".join(f"{count} x {(reason or '?')[:80]}" for reason, count in missing.most_common(3))
+    return f" Missing: {listed}." if listed else ""
+
+
+def _length(model: str, played: Sequence[Played]) -> str:
+    own = [one for one in played if one.model == model]
+    answers = sum(len(one.dialogue.answers) for one in own)
+    counts = [one.tokens for one in own if one.tokens is not None]
+    return f"{sum(counts) / answers:.0f}" if answers and len(counts) == len(own) else "-"
+
+
+def _turns(models: Sequence[str], judgments: Sequence[Judgment]) -> Table:
+    numbers = sorted({judgment.turn for judgment in judgments})
+    rows = []
+    for model in models:
+        own = [judgment for judgment in judgments if judgment.model == model]
+        cells = [_mean_score([judgment for judgment in own if judgment.turn == turn]) for turn in numbers]
+        rows.append((model, *cells, _mean_score(own)))
+    return Table(
+        "Judge score by turn",
+        ("Model", *map(str, numbers), "all"),
+        tuple(rows),
+        ("Means without intervals; below each, judged turns of all turns asked.",),
+    )
+
+
+def _mean_score(judgments: Sequence[Judgment]) -> str:
+    given = [judgment.score for judgment in judgments if judgment.score is not None]
+    value = f"{sum(given) / len(given):.2f}" if given else "-"
+    return f"{value}\n{len(given)}/{len(judgments)}"
+
+
+def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]:
+    """NLL in nats per token under one condition: sum of nats by sum of tokens within a session, one value each.
+
+    The value stands at turn 0: it belongs to the session, not to a turn.
+    """
+    nats: dict[str, float] = defaultdict(float)
+    tokens: dict[str, int] = defaultdict(int)
+    for (session, _), conditions in cells.items():
+        if condition in conditions:
+            nats[session] += conditions[condition][0]
+            tokens[session] += conditions[condition][1]
+    return {session: {0: nats[session] / tokens[session]} for session in nats}
+
+
+def pmi(cells: Cells, without: Condition) -> dict[str, dict[int, float]]:
+    """NLL under history ``without`` minus NLL under the true one, nats per token, by session; turns that have both."""
+    both = {key: conditions for key, conditions in cells.items() if "true" in conditions and without in conditions}
+    wrong, true = per_token(both, without), per_token(both, "true")
+    return {session: {0: wrong[session][0] - true[session][0]} for session in true}
+
+
+MEASURES: tuple[tuple[str, Measure], ...] = (
+    ("NLL", lambda cells: per_token(cells, "true")),
+    ("PMI-swap", lambda cells: pmi(cells, "swap")),
+    ("PMI-none", lambda cells: pmi(cells, "none")),
+)
+
+
+def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: _Numbers) -> list[Table]:
+    notes = (
+        "NLL: how unlikely the session's own answer is under its true history, nats per token; lower is likelier.",
+        "PMI-swap: NLL under another session's history minus NLL under the true one; higher = leans on its history.",
+        "PMI-none: NLL without history minus NLL under the true one.",
+        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions; differences are over "
+        "the turns that both models have.",
+    )
+    dependent = [one for one in likelihoods if one.rule is not None]
+    other = [one for one in likelihoods if one.rule is None]
+    return [
+        _context_table("Context use at context-dependent turns", models, dependent, numbers, ()),
+        _context_table("Context use at other turns", models, other, numbers, notes),
+    ]
+
+
+def _context_table(
+    title: str, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: _Numbers, notes: tuple[str, ...]
+) -> Table:
+    by_model: dict[str, dict[tuple[str, int], dict[Condition, Cell]]] = {model: {} for model in models}
+    for one in likelihoods:
+        cells = by_model[one.model].setdefault((one.dialogue, one.turn), {})
+        cells[one.condition] = (one.nll, one.tokens)
+    rows = []
+    first = next((model for model in models if by_model[model]), models[0])  # a server's likelihoods cannot be had
+    for model in models:
+        own = by_model[model]
+        rows.append(
+            (model, _sessions_turns(own), *(written(numbers.mean(measure(own)), ".3f") for _, measure in MEASURES))
+        )
+        if own and model != first:
+            mine = {key: cells for key, cells in own.items() if key in by_model[first]}
+            base = {key: cells for key, cells in by_model[first].items() if key in own}
+            differences = (numbers.difference(measure(mine), measure(base)) for _, measure in MEASURES)
+            rows.append((f"  minus {first}", _sessions_turns(mine), *(written(one, "+.3f") for one in differences)))
+    head = ("Model", "Sessions,\nturns", *(f"{name} [95%]" for name, _ in MEASURES))
+    return Table(title, head, tuple(rows), notes)
+
+
+def _sessions_turns(cells: Cells) -> str:
+    return f"{len({session for session, _ in cells})}, {len(cells)}" if cells else "-"
+
+
+def _source(spec: ChatSpec, recipe: Recipe) -> str:
+    match spec:
+        case Server():
+            return spec.model
+        case Gguf() | Scripted():
+            return Path(spec.path).name
+        case Local():
+            return Path(recipe.model.gguf_file or recipe.model.base).name
+
+
+def _named(recipe: Recipe, name: str) -> str:
+    spec = recipe.eval.models[name]
+    adapter = f" + {spec.adapter}" if isinstance(spec, Local) and spec.adapter else ""
+    return f"{name} = {_source(spec, recipe)}{adapter}"
+
+
+def size(name: str) -> str | None:
+    """The number of parameters that a model's name tells, as it tells it; None where it tells none.
+
+    The largest, because a name may also tell its active parameters or its context.
+
+    >>> size("SmolLM2-135M-Instruct.Q4_1.gguf"), size("Qwen2.5-7B-Instruct-1M"), size("gpt-4")
+    ('135M', '7B', None)
+    """
+    found: list[str] = re.findall(r"(?<![\d.])\d+(?:\.\d+)?[MmBb](?![A-Za-z\d])", name)
+    return max(found, key=_parameters) if found else None
+
+
+def _parameters(size: str) -> float:
+    return float(size[:-1]) * (1e9 if size[-1] in "Bb" else 1e6)
+
+
+def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:
+    sources = dict.fromkeys(_source(spec, recipe) for spec in recipe.eval.models.values())
+    found = {
+        "judge": {told for judge in judges if (told := size(judge.partition("@")[0]))},
+        "model": {told for source in sources if (told := size(source))},
+    }
+    return [
+        f"a {told} {role} proves the path, not the result"
+        for role, sizes in found.items()
+        for told in sorted(sizes)
+        if _parameters(told) < SMALL
+    ]

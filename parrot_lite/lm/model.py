@@ -1,0 +1,154 @@
+"""Base models and adapters: where weights come from, how they are held, what they continue from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from parrot_lite.errors import UserError
+from parrot_lite.lm.tokens import Renderer
+from parrot_lite.progress import say
+from parrot_lite.recipe import Lora, Model
+from parrot_lite.store import fingerprint, locate
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it asks for optional CPU kernels from a hub
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+
+
+def device_of(model: Model) -> torch.device:
+    """The device that ``model.device`` names. Raises UserError where it asks for a card that is not there."""
+    if model.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is visible", "model.device", "Set model.device=auto or cpu")
+    return torch.device("cuda" if model.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The dtype that ``model.dtype`` names; auto is bfloat16 where the device computes in it."""
+    if model.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, model.dtype)
+        return dtype
+    if device_of(model).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.backends.mkldnn.is_available() and _cpu_has_bf16() else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def attention_of(model: Model) -> str:
+    """The attention implementation that ``model.attention`` names."""
+    if model.attention != "auto":
+        return model.attention
+    flash = device_of(model).type == "cuda" and transformers.utils.is_flash_attn_2_available()
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def source(model: Model) -> str:
+    """What ``from_pretrained`` reads: a hub id, a folder, or the folder a GGUF file was converted into.
+
+    A GGUF takes many seconds to dequantise, so that is done once, into ``$XDG_CACHE_HOME/parrot_lite``.
+    """
+    path = locate(model.base)
+    if model.gguf_file is not None:
+        path = path / model.gguf_file
+    if path.suffix != ".gguf":
+        return model.base
+    if not path.exists():
+        raise UserError("no such GGUF file", str(path), "Mend model.base")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parrot_lite" / fingerprint(path)
+    if not cache.exists():
+        say(f"{path.name}: converting to safetensors once, into {cache}")
+        beside = cache.with_name(f"{cache.name}.{os.getpid()}.part")
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        # Without dequantize=True it loads but cannot be saved.
+        config = transformers.GgufConfig(dequantize=True)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar ignores disable_progress_bar
+            converted = AutoModelForCausalLM.from_pretrained(**where, quantization_config=config, dtype=torch.float32)
+        converted.save_pretrained(beside)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(beside)
+        try:
+            beside.rename(cache)
+        except OSError:  # another process was first
+            shutil.rmtree(beside)
+    return str(cache)
+
+
+def load_renderer(model: Model) -> Renderer:
+    """The tokenizer with the template that the recipe names."""
+    return Renderer(_from_pretrained(AutoTokenizer, model), model.template)
+
+
+def load_base(model: Model) -> Any:
+    """The base model on its device, in NF4 where the recipe says so."""
+    options: dict[str, Any] = {
+        "dtype": dtype_of(model),
+        "attn_implementation": attention_of(model),
+        "device_map": {"": device_of(model)},
+    }
+    if model.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=model.double_quant,
+            bnb_4bit_compute_dtype=dtype_of(model),
+        )
+    return _from_pretrained(AutoModelForCausalLM, model, **options)
+
+
+def _from_pretrained(kind: Any, model: Model, **options: Any) -> Any:
+    where = source(model)
+    try:
+        return kind.from_pretrained(where, revision=model.revision or "main", **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise UserError(
+            f"the base model cannot be loaded: {first}", f"model.base = {model.base}", "Name a folder or a hub id"
+        ) from error
+
+
+def load_trainable(model: Model, adapter: Path | None, lora: Lora, checkpointing: bool) -> Any:
+    """Base with a trainable adapter: a new one, or ``adapter`` continued."""
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+    base = load_base(model)
+    if model.load_in_4bit:
+        base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=checkpointing)
+        for module in base.modules():
+            # On CPUs with AVX-512 BF16 a 4-bit layer repacks its weights for good in the first forward pass outside
+            # training mode, and the packed kernel has no backward: gradients of later steps would be silently wrong.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    if adapter is not None:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(base, config)
+
+
+def load_for_inference(model: Model, adapter: Path | None) -> Any:
+    """Base and adapter for generation and scoring, on the weights the adapter was trained over.
+
+    NF4 is kept on a card; on a CPU the NF4 weights are dequantised once, which computes the same function several
+    times faster. The adapter is never merged into the unquantised base: that would be another model.
+    """
+    from peft import PeftModel
+
+    base = load_base(model)
+    if model.load_in_4bit and device_of(model).type == "cpu":
+        base = base.dequantize(dtype=dtype_of(model))
+    loaded = base if adapter is None else PeftModel.from_pretrained(base, adapter)
+    return loaded.eval()

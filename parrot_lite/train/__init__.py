@@ -1,0 +1,1 @@
+"""Parrot-Ask and Parrot-Chat: SFT for either speaker, then CaPO."""

@@ -1,0 +1,59 @@
+"""SFT of either speaker (paper sections 3.1 and 3.2): Parrot-Ask is ``speaker="user"``, Parrot-Chat ``"assistant"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Literal
+
+from parrot_lite.errors import UserError
+from parrot_lite.progress import say
+from parrot_lite.recipe import Recipe
+from parrot_lite.store import RunFolder, dialogue_files, model_inputs, read, stage_folder
+from parrot_lite.types import Dialogue, Role
+
+if TYPE_CHECKING:
+    from parrot_lite.lm.tokens import Example, Renderer
+
+SftStage = Literal["train-ask", "train-sft"]
+SPEAKERS: dict[SftStage, Role] = {"train-ask": "user", "train-sft": "assistant"}
+
+
+def run(recipe: Recipe, stage: SftStage, rerun: bool = False) -> None:
+    """Train the stage's speaker; the adapter then lies in the stage's folder under ``adapter/``."""
+    section = recipe.ask if stage == "train-ask" else recipe.sft
+    files = dialogue_files(recipe, section.data)
+    with stage_folder(recipe, stage, {**files, **model_inputs(recipe.model)}, rerun) as folder:
+        if folder is None:
+            return
+        # torch and transformers take seconds to import; a finished stage answers without them.
+        from parrot_lite.lm.model import load_renderer
+        from parrot_lite.train.trainer import fit_speaker
+
+        renderer = load_renderer(recipe.model)
+        dialogues = chain.from_iterable(read(path, Dialogue) for path in files.values())
+        kept = examples(renderer, islice(dialogues, section.sessions), SPEAKERS[stage], section.max_tokens, folder)
+        fit_speaker(recipe, section, renderer, kept, folder)
+
+
+def examples(
+    renderer: Renderer, dialogues: Iterable[Dialogue], speaker: Role, max_tokens: int, folder: RunFolder
+) -> list[Example]:
+    """What the loss sees, with every turn and session that ``max_tokens`` left off counted in ``folder``.
+
+    Raises UserError where nothing is left.
+    """
+    kept = []
+    for dialogue in dialogues:
+        folder.counts["sessions read"] += 1
+        example = renderer.example(dialogue, speaker, max_tokens)
+        if example is None:
+            folder.counts["sessions left out: no turn fits max_tokens"] += 1
+            continue
+        folder.counts["turns left off behind max_tokens"] += example.cut
+        kept.append(example)
+    if not kept:
+        raise UserError("no session is left to train on", f"{folder.stage}", "Raise max_tokens or add data")
+    if folder.counts["turns left off behind max_tokens"]:
+        say(f"{folder.stage}: {folder.counts['turns left off behind max_tokens']} turns lie behind max_tokens, left off")
+    return kept

