@@ -12,7 +12,7 @@ import typer
 
 from parrot_lite import __version__
 from parrot_lite.errors import StageChanged, UserError
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Recipe, Stage, load
 
 app = typer.Typer(
     name="parrot",
@@ -74,7 +74,7 @@ def _eval(recipe: Recipe, rerun: bool) -> None:
     evaluation.run(recipe, rerun)
 
 
-STAGES: dict[str, tuple[str, Callable[[Recipe, bool], None]]] = {
+STAGES: dict[Stage, tuple[str, Callable[[Recipe, bool], None]]] = {
     "logs": ("Read human-assistant conversations, filter them, keep some apart.", _logs),
     "train-ask": ("Train Parrot-Ask, the model that plays the user.", _train_ask),
     "collect": ("Let asker and answerer talk: the paper's Parrot-40K.", _collect),
@@ -85,7 +85,7 @@ STAGES: dict[str, tuple[str, Callable[[Recipe, bool], None]]] = {
 }
 
 
-def _verb(stage: str, purpose: str, run: Callable[[Recipe, bool], None]) -> None:
+def _verb(stage: Stage, purpose: str, run: Callable[[Recipe, bool], None]) -> None:
     @app.command(stage, help=purpose)
     def command(
         recipe: RecipeArgument = DEMO,

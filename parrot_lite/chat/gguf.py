@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import time
 from collections import OrderedDict
@@ -18,7 +19,7 @@ from parrot_lite.store import existing, locate
 from parrot_lite.types import Dialogue, Reply, Role, derive_seed
 
 if TYPE_CHECKING:
-    from llama_cpp import Llama
+    from llama_cpp import Llama, LlamaGrammar
 
 
 class GgufChat:
@@ -82,7 +83,9 @@ class GgufChat:
         start = time.monotonic()
         prompt = self._tokens(dialogue)
         if len(prompt) >= self._context:
-            return Reply.failure(f"prompt of {len(prompt)} tokens does not fit a context of {self._context}")
+            return Reply.failure(
+                f"prompt of {len(prompt)} tokens does not fit a context of {self._context}", lasting="context full"
+            )
         pieces = self._pieces(dialogue, prompt)
         try:
             self.prompted += len(prompt)
@@ -94,7 +97,7 @@ class GgufChat:
             return Reply.failure(f"llama.cpp: {type(error).__name__}: {error}", time.monotonic() - start)
         content = written.decode(errors="ignore").strip()  # the last character may be cut in half
         if not content:
-            return Reply.failure("empty reply", time.monotonic() - start)
+            return Reply.failure("empty reply", time.monotonic() - start, "empty reply")
         return Reply(text=content, stop=end, tokens=tokens, seconds=time.monotonic() - start)
 
     def _tokens(self, dialogue: Dialogue) -> list[int]:
@@ -113,7 +116,8 @@ class GgufChat:
     def _write(self, prompt: list[int], stop: bytes, decoding: Decoding) -> tuple[bytes, int, Literal["end", "length"]]:
         written, count = b"", 0
         limit = min(decoding.max_tokens, self._context - len(prompt))
-        for token in self._llm.generate(prompt, top_k=0, top_p=decoding.top_p, min_p=0.0, temp=decoding.temperature):
+        options = {"top_k": 0, "top_p": decoding.top_p, "min_p": 0.0, "temp": decoding.temperature}
+        for token in self._llm.generate(prompt, **options, grammar=_grammar(decoding.choices)):
             if token in self._vocabulary.ends:
                 return written, count, "end"
             piece = self._vocabulary.piece(token)
@@ -123,6 +127,15 @@ class GgufChat:
             if count == limit:
                 break
         return written, count, "length"
+
+
+def _grammar(choices: Sequence[str]) -> LlamaGrammar | None:
+    """A GBNF grammar of these texts and no other; None where any text will do."""
+    if not choices:
+        return None
+    from llama_cpp import LlamaGrammar
+
+    return LlamaGrammar.from_string("root ::= " + " | ".join(map(json.dumps, choices)), verbose=False)
 
 
 class _Vocabulary:

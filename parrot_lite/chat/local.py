@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,8 @@ class LocalChat:
             if len(prompt) < context:
                 fitting.append(index)
             else:
-                replies[index] = Reply.failure(f"prompt of {len(prompt)} tokens does not fit a context of {context}")
+                reason = f"prompt of {len(prompt)} tokens does not fit a context of {context}"
+                replies[index] = Reply.failure(reason, lasting="context full")
         fitting.sort(key=lambda index: len(prompts[index]))  # neighbours of one length need little padding
         for start in range(0, len(fitting), self._batch):
             rows = fitting[start : start + self._batch]
@@ -80,7 +81,11 @@ class LocalChat:
                 processors.append(TopPLogitsWarper(decoding.top_p))
             processors.append(RowSeededGumbel(seeds))
         room = self._model.config.max_position_embeddings - width
-        stopping = {} if stop_text is None else {"stop_strings": [stop_text], "tokenizer": self._renderer.tokenizer}
+        stopping: dict[str, Any] = (
+            {} if stop_text is None else {"stop_strings": [stop_text], "tokenizer": self._renderer.tokenizer}
+        )
+        if decoding.choices:
+            stopping["prefix_allowed_tokens_fn"] = self._only(decoding.choices, width, stop_ids)
         out = self._model.generate(
             input_ids=ids,
             attention_mask=seen,
@@ -99,6 +104,18 @@ class LocalChat:
         seconds = (time.monotonic() - started) / len(prompts)
         return [self._reply(row[width:].tolist(), set(stop_ids), stop_text, seconds) for row in out]
 
+    def _only(
+        self, choices: Sequence[str], width: int, stop_ids: list[int]
+    ) -> Callable[[int, torch.Tensor], list[int]]:
+        allowed = [self._renderer.encode(choice) for choice in choices]
+
+        def following(_row: int, ids: torch.Tensor) -> list[int]:
+            written = ids[width:].tolist()
+            reached = [choice[len(written) :] for choice in allowed if choice[: len(written)] == written]
+            return sorted({rest[0] if rest else stop_ids[0] for rest in reached}) or stop_ids
+
+        return following
+
     def _reply(self, new: list[int], stop_ids: set[int], stop_text: str | None, seconds: float) -> Reply:
         end = next((i for i, token in enumerate(new) if token in stop_ids), None)
         tokens = len(new) if end is None else end + 1
@@ -107,7 +124,7 @@ class LocalChat:
         if stop_text is not None and stop_text in text:
             text, ended = text.split(stop_text, 1)[0], True
         if not text.strip():
-            return Reply.failure("empty reply", seconds)
+            return Reply.failure("empty reply", seconds, "empty reply")
         return Reply(text=text.strip(), stop="end" if ended else "length", tokens=tokens, seconds=seconds)
 
     def close(self) -> None:

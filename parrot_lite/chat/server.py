@@ -16,13 +16,20 @@ from pydantic import BaseModel, Field, ValidationError
 from parrot_lite.chat import check_due
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Decoding, Server
-from parrot_lite.types import Dialogue, Reply, Role, derive_seed
+from parrot_lite.types import Dialogue, Lasting, Reply, Role, derive_seed
 
 if TYPE_CHECKING:
     from openai import APIStatusError
     from openai.types.chat import ChatCompletionMessageParam
 
 # A dialogue opens with its user, whom the endpoint plays as "assistant"; many templates insist that "user" comes first.
+# What servers say when the same request would be refused again.
+LASTING: dict[str, Lasting] = {
+    "maximum context length": "context full",  # OpenAI, vLLM
+    "available context size": "context full",  # llama-server
+    "context window": "context full",  # llama-cpp-python's server
+    "content management policy": "content filter",  # Azure
+}
 OPENING = "Hello! What can I do for you?"
 
 
@@ -44,6 +51,9 @@ class ServerChat:
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
         """One reply a dialogue, in order. Raises UserError where the server refuses the key or knows no such model."""
         check_due(dialogues, speaker)
+        if decoding.choices:
+            fix = "Set eval.judge.constrained = false, or judge with a gguf or local speaker"
+            raise UserError("a server cannot be held to a choice of replies", self._spec.base_url, fix)
         with ThreadPoolExecutor(self._spec.concurrency) as pool:
             return list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
 
@@ -82,7 +92,10 @@ class ServerChat:
             fix = f"Check model = '{self._spec.model}' and the path in base_url, which often ends in /v1"
             raise UserError(f"no such model or path: {_said(error)}", self._spec.base_url, fix) from None
         except openai.APIStatusError as error:
-            return Reply.failure(_said(error), time.monotonic() - start)
+            said = _said(error)
+            return Reply.failure(
+                said, time.monotonic() - start, next((v for k, v in LASTING.items() if k in said), None)
+            )
         except openai.APITimeoutError:
             return Reply.failure(f"timeout: nothing within {self._spec.timeout:g} s", time.monotonic() - start)
         except openai.APIError as error:
@@ -123,9 +136,10 @@ def _parse(status: int, body: bytes, seconds: float) -> Reply:
     choice = completion.choices[0]
     text = (choice.message.content or "").strip()
     if choice.finish_reason not in ("stop", "length"):
-        return Reply.failure(f"HTTP {status}, stopped as {choice.finish_reason}", seconds)
+        lasting: Lasting | None = "content filter" if choice.finish_reason == "content_filter" else None
+        return Reply.failure(f"HTTP {status}, stopped as {choice.finish_reason}", seconds, lasting)
     if not text:
-        return Reply.failure(f"HTTP {status}, empty reply (stopped as {choice.finish_reason})", seconds)
+        return Reply.failure(f"HTTP {status}, empty reply (stopped as {choice.finish_reason})", seconds, "empty reply")
     tokens = completion.usage.completion_tokens if completion.usage else None
     return Reply(text=text, stop="end" if choice.finish_reason == "stop" else "length", tokens=tokens, seconds=seconds)
 

@@ -15,14 +15,6 @@ from parrot_lite.recipe import Decoding, Stage
 from parrot_lite.types import Dialogue, Reply, Role
 
 GIVE_UP = 64  # failed sessions in a row
-LASTING = {
-    "does not fit": "context full",
-    "maximum context length": "context full",  # OpenAI, vLLM
-    "available context size": "context full",  # llama-server
-    "empty reply": "empty",
-    "content_filter": "content filter",
-    "content management policy": "content filter",  # Azure
-}
 
 
 class Speaker:
@@ -43,15 +35,6 @@ class Speaker:
             self.cost["cut"] += reply.stop == "length"
             self.cost["failed"] += reply.stop == "failed"
         return replies
-
-
-def lasting(reply: Reply) -> str | None:
-    """Why a call failed for good, None where asking again may help.
-
-    Speakers draw by session and length, so an empty reply comes back empty; the rest is the servers' wording.
-    """
-    reason = reply.reason or ""
-    return next((said for mark, said in LASTING.items() if mark in reason), None)
 
 
 class Failures:

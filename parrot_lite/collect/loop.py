@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from parrot_lite.chat import inputs_of, open_chat
 from parrot_lite.collect import filters
-from parrot_lite.collect.calls import Failures, Speaker, lasting, put_in_order
+from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Collect, Recipe
@@ -208,12 +208,10 @@ def _asked(session: Dialogue, reply: Reply, collect: Collect) -> Dialogue | End 
 
 
 def _without_reply(session: Dialogue, reply: Reply) -> End | Unfinished:
-    stop = lasting(reply)
-    if stop is None:
+    if reply.lasting is None:
         return Unfinished(reply.reason or "unknown")
-    if stop == "empty":
-        stop = "empty answer" if session.due == "assistant" else "empty query"
-    return End(session.complete(), stop)
+    empty = "empty answer" if session.due == "assistant" else "empty query"
+    return End(session.complete(), empty if reply.lasting == "empty reply" else reply.lasting)
 
 
 def _objection(query: str, earlier: Sequence[str], collect: Collect) -> str | None:

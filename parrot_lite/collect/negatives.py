@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from parrot_lite.chat import inputs_of, open_chat
-from parrot_lite.collect.calls import Failures, Speaker, lasting, put_in_order
+from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.collect.shown import Contexts, Place, Shown, Skipped, shown
 from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
@@ -215,7 +215,7 @@ def _guess(place: Place, reply: Reply) -> Shown | Skipped | Failed:
         return text
     guess = text.splitlines()[0].strip().strip('"').strip()
     if not guess:
-        return Skipped("empty")
+        return Skipped("empty reply")
     if guess.casefold() == place.query.casefold():
         return Skipped("nothing guessed")  # the answer would be a second neglect under another name
     return shown(place, [guess], "history withheld; referent guessed")
@@ -223,9 +223,8 @@ def _guess(place: Place, reply: Reply) -> Shown | Skipped | Failed:
 
 def _text(reply: Reply) -> str | Skipped | Failed:
     if reply.text is None:
-        stop = lasting(reply)
-        return Skipped(stop) if stop else Failed(reply.reason or "unknown")
-    return reply.text.strip() or Skipped("empty")
+        return Skipped(reply.lasting) if reply.lasting else Failed(reply.reason or "unknown")
+    return reply.text.strip() or Skipped("empty reply")
 
 
 def _negative(place: Place, text: str, writer: str, seen: Shown) -> Negative | Skipped:

@@ -1,0 +1,1 @@
+"""Prompts, templates, benchmark, seed queries and sessions: all in our own words."""

@@ -74,7 +74,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question]) -> N
             with _speaker(spec, recipe) as chat, progress(f"{model} answers", len(questions), done) as bar:
                 for group in play.play(model, chat, todo, recipe.eval.max_tokens, seed, play.in_flight(spec)):
                     for played in group:
-                        if played.failed is None or play.permanent(played.failed):
+                        if played.failed is None or played.lasting:
                             journal.append(played)
                         else:
                             failures.append(played.failed)
@@ -94,7 +94,7 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
         if done < total:
             with _speaker(spec.chat, recipe) as chat, progress("verdicts", total, done) as bar:
                 width = play.in_flight(spec.chat)
-                for group in judge.judge(played, questions, chat, prompts, spec.max_tokens, seed, width, journal):
+                for group in judge.judge(played, questions, chat, prompts, spec, seed, width, journal):
                     for judgment in group:
                         if judge.retry(judgment):
                             failures.append(judgment.reason or "")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from parrot_lite.chat import Chat
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate.play import permanent
 from parrot_lite.evaluate.records import Played, Question
-from parrot_lite.recipe import Decoding
+from parrot_lite.recipe import Decoding, Judge
 from parrot_lite.store import existing
-from parrot_lite.types import Dialogue, Judgment, Turn
+from parrot_lite.types import Dialogue, Judgment, Reply, Turn
 
 PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
 REPAIR = PROMPTS / "judge-repair.txt"
 REFERENCED = frozenset({"math", "reasoning", "coding", "extraction"})  # where one answer is right
+VERDICTS = tuple(f"[[{score}]]" for score in range(1, 11))  # all that a constrained judge can write
 NO_VERDICT = "no verdict"
 NO_ANSWER = "no answer"
 
@@ -117,13 +117,16 @@ class _Case:
     def settle(self, score: float | None, text: str | None, reason: str | None) -> Judgment:
         return self.verdict.model_copy(update={"score": score, "text": text, "reason": reason})
 
+    def unheard(self, reply: Reply, text: str | None) -> Judgment:
+        return self.verdict.model_copy(update={"text": text, "reason": reply.reason, "lasting": reply.lasting})
+
 
 def judge(
     played: Sequence[Played],
     questions: Sequence[Question],
     chat: Chat,
     prompts: tuple[Prompt, Prompt],
-    max_tokens: int,
+    spec: Judge,
     seed: int,
     width: int,
     skip: Container[object] = (),
@@ -134,7 +137,9 @@ def judge(
     number alone. ``skip`` holds the (model, dialogue, turn) that are judged already. A call that failed gives a
     Judgment without a score whose reason is the call's; ``retry`` tells whether to make it again.
     """
-    decoding = Decoding(temperature=0.0, top_p=1.0, max_tokens=max_tokens)
+    decoding = Decoding(
+        temperature=0.0, top_p=1.0, max_tokens=spec.max_tokens, choices=VERDICTS if spec.constrained else ()
+    )
     cases: list[_Case] = []
     unanswered: list[Judgment] = []
     for question in questions:
@@ -156,7 +161,7 @@ def retry(judgment: Judgment) -> bool:
     """Whether a verdict is missing for a reason that may be gone next time."""
     if judgment.score is not None or judgment.reason is None:
         return False
-    return not (judgment.reason.startswith((NO_VERDICT, NO_ANSWER)) or permanent(judgment.reason))
+    return not (judgment.reason.startswith((NO_VERDICT, NO_ANSWER)) or judgment.lasting)
 
 
 def _no_answer(session: Played, turn: int, judge: str) -> Judgment:
@@ -196,7 +201,7 @@ def _ask(cases: Sequence[_Case], chat: Chat, decoding: Decoding, seed: int) -> l
     repair = REPAIR.read_text(encoding="utf-8").strip()
     for index, reply in enumerate(chat.reply([case.ask for case in cases], "assistant", decoding, seed)):
         if reply.text is None:
-            settled[index] = cases[index].settle(None, None, reply.reason)
+            settled[index] = cases[index].unheard(reply, None)
         elif (score := parse(reply.text)) is not None:
             settled[index] = cases[index].settle(score, reply.text, None)
         elif reply.text.strip():
@@ -208,7 +213,7 @@ def _ask(cases: Sequence[_Case], chat: Chat, decoding: Decoding, seed: int) -> l
         for (index, dialogue), reply in zip(again.items(), replies, strict=True):
             first = dialogue.answers[0]
             if reply.text is None:
-                settled[index] = cases[index].settle(None, first, reply.reason)
+                settled[index] = cases[index].unheard(reply, first)
             else:
                 score = parse(reply.text)
                 text = f"{first}\n\n{reply.text}"

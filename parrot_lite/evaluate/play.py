@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from parrot_lite.chat import Chat
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.recipe import ChatSpec, Decoding, Local, Server
-from parrot_lite.types import Dialogue, Reply
+from parrot_lite.types import Dialogue, Lasting, Reply
 
 # FastChat's temperature_config (fastchat/llm_judge/common.py).
 TEMPERATURE = {
@@ -22,14 +22,6 @@ TEMPERATURE = {
     "extraction": 0.0,
 }
 ELSEWHERE = 0.7
-EMPTY = "empty reply"
-# What failures say that would come back: our own speakers on a full context, an empty reply, and the servers' words.
-PERMANENT = ("does not fit", EMPTY, "context length", "context size", "content_filter")
-
-
-def permanent(reason: str) -> bool:
-    """Whether a failure would come back however often the call is made, so that resuming must not retry it."""
-    return any(words in reason for words in PERMANENT)
 
 
 def in_flight(spec: ChatSpec) -> int:
@@ -52,14 +44,15 @@ class _Session:
     dialogue: Dialogue
     replies: list[Reply] = field(default_factory=list)
     failed: str | None = None
+    lasting: Lasting | None = None
 
     def hear(self, reply: Reply) -> None:
         """Take the answer into the dialogue, or the reason why there is none: a failure never becomes a turn."""
         self.replies.append(reply)
         if reply.text is None:
-            self.failed = reply.reason
+            self.failed, self.lasting = reply.reason, reply.lasting
         elif not reply.text.strip():
-            self.failed = EMPTY
+            self.failed = self.lasting = "empty reply"
         else:
             self.dialogue = self.dialogue.say(reply.text)
 
@@ -70,6 +63,7 @@ class _Session:
             category=self.question.category,
             dialogue=self.dialogue.complete(),
             failed=self.failed,
+            lasting=self.lasting,
             tokens=None if None in counts else sum(count for count in counts if count is not None),
             seconds=sum(reply.seconds for reply in self.replies),
         )

@@ -41,32 +41,34 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     folder.counts["probe: turns scored"] = len(wanted) // 3
     folder.counts["probe: turns left out, longer than probe.max_tokens"] = too_long
     local = {name: spec for name, spec in recipe.eval.models.items() if isinstance(spec, Local)}
-    with folder.journal(
-        "likelihoods.jsonl", Likelihood, lambda r: (r.model, r.dialogue, r.turn, r.condition)
-    ) as journal:
-        with progress("probe", len(local) * len(wanted), len(journal)) as bar:
-            for name, spec in local.items():
-                missing = [item for item in wanted if (name, item[0], item[1], item[3]) not in journal]
-                if not missing:
-                    continue
-                model = load_for_inference(recipe.model, next(iter(adapter_inputs(spec, recipe).values()), None))
-                for session, turn, rule, condition, context, answer in missing:
-                    nll, tokens = score(model, renderer, context, answer)
-                    journal.append(
-                        Likelihood.model_validate(
-                            {
-                                "model": name,
-                                "dialogue": session,
-                                "turn": turn,
-                                "rule": rule,
-                                "condition": condition,
-                                "nll": nll,
-                                "tokens": tokens,
-                            }
-                        )
+    with (
+        folder.journal(
+            "likelihoods.jsonl", Likelihood, lambda r: (r.model, r.dialogue, r.turn, r.condition)
+        ) as journal,
+        progress("probe", len(local) * len(wanted), len(journal)) as bar,
+    ):
+        for name, spec in local.items():
+            missing = [item for item in wanted if (name, item[0], item[1], item[3]) not in journal]
+            if not missing:
+                continue
+            model = load_for_inference(recipe.model, next(iter(adapter_inputs(spec, recipe).values()), None))
+            for session, turn, rule, condition, context, answer in missing:
+                nll, tokens = score(model, renderer, context, answer)
+                journal.append(
+                    Likelihood.model_validate(
+                        {
+                            "model": name,
+                            "dialogue": session,
+                            "turn": turn,
+                            "rule": rule,
+                            "condition": condition,
+                            "nll": nll,
+                            "tokens": tokens,
+                        }
                     )
-                    bar.advance(1, name)
-                del model
+                )
+                bar.advance(1, name)
+            del model
 
 
 def items(sessions: list[Dialogue], settings: Probe, seed: int) -> Iterator[list[Item]]:
@@ -103,7 +105,7 @@ def _ids(renderer: Renderer, context: Dialogue, answer: str) -> tuple[tuple[int,
 
 @torch.inference_mode()
 def score(model: Any, renderer: Renderer, context: Dialogue, answer: str) -> tuple[float, int]:
-    """Summed NLL in nats of the answer and its end-of-turn mark under ``context``, and its tokens; log-probs in fp32."""
+    """Summed NLL in nats (fp32) of the answer with its end-of-turn mark under ``context``, and its tokens."""
     ids, places = _ids(renderer, context, answer)
     end = places[-1] + 1
     input_ids = torch.tensor([ids[:end]], device=model.device)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from parrot_lite.types import Dialogue, Record
+from parrot_lite.types import Dialogue, Lasting, Record
 
 Condition = Literal["true", "swap", "none"]
 
@@ -33,6 +33,7 @@ class Played(Record):
     category: str
     dialogue: Dialogue  # ends with an answer
     failed: str | None = None
+    lasting: Lasting | None = None  # where it failed for good
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     seconds: float = 0.0
 

@@ -41,7 +41,7 @@ def dtype_of(model: Model) -> torch.dtype:
         return dtype
     if device_of(model).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.backends.mkldnn.is_available() and _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
 
 
 def _cpu_has_bf16() -> bool:

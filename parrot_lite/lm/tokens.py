@@ -46,7 +46,10 @@ class Renderer:
             raise UserError("this tokenizer gives no offsets", "model.base", "Use a model with a fast tokenizer")
         self.tokenizer = tokenizer
         own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
-        specials = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)}
+        specials = {
+            *tokenizer.all_special_tokens,
+            *(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special),
+        }
         self.template = Template(
             source_of(template, own), tokenizer.bos_token or "", tokenizer.eos_token or "", tuple(sorted(specials))
         )

@@ -64,9 +64,7 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
     return kept
 
 
-def _candidates(
-    renderer: Renderer, trees: Iterable[SessionTree], section: Capo
-) -> Iterator[tuple[Pair | None, int]]:
+def _candidates(renderer: Renderer, trees: Iterable[SessionTree], section: Capo) -> Iterator[tuple[Pair | None, int]]:
     for tree in trees:
         for branch in tree.branches:
             if branch.negative.kind not in section.kinds:

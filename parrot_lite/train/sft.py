@@ -55,5 +55,7 @@ def examples(
     if not kept:
         raise UserError("no session is left to train on", f"{folder.stage}", "Raise max_tokens or add data")
     if folder.counts["turns left off behind max_tokens"]:
-        say(f"{folder.stage}: {folder.counts['turns left off behind max_tokens']} turns lie behind max_tokens, left off")
+        say(
+            f"{folder.stage}: {folder.counts['turns left off behind max_tokens']} turns lie behind max_tokens, left off"
+        )
     return kept

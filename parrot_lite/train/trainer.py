@@ -27,7 +27,9 @@ from parrot_lite.train.losses import dpo_loss
 from parrot_lite.train.steps import steps_of
 
 
-def fit_speaker(recipe: Recipe, section: Sft, renderer: Renderer, examples: Sequence[Example], folder: RunFolder) -> None:
+def fit_speaker(
+    recipe: Recipe, section: Sft, renderer: Renderer, examples: Sequence[Example], folder: RunFolder
+) -> None:
     """SFT with a new adapter. Resumes from the newest whole checkpoint in ``folder``."""
     set_seed(recipe.run.seed)  # the adapter's initial weights
     model = load_trainable(recipe.model, None, section.lora, section.checkpointing)

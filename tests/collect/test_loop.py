@@ -89,9 +89,9 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
         (said("Do they pick a lock?"), "sensitive query"),
         (said("Certainly! Bees are insects."), "role drift"),
         (said("  "), "empty query"),
-        (Reply.failure("empty reply"), "empty query"),
+        (Reply.failure("empty reply", lasting="empty reply"), "empty query"),
         (Reply(text="Tell me everything about the", stop="length"), "query too long"),
-        (Reply.failure("prompt of 9 tokens does not fit a context of 8"), "context full"),
+        (Reply.failure("prompt of 9 tokens does not fit a context of 8", lasting="context full"), "context full"),
     ],
 )
 def test_a_query_that_fails_a_filter_ends_the_session(tmp_path, monkeypatch, query, reason):
@@ -108,8 +108,8 @@ def test_a_query_that_fails_a_filter_ends_the_session(tmp_path, monkeypatch, que
     [
         (said("As an AI language model, I cannot say."), "refusal"),
         (said(" \n"), "empty answer"),
-        (Reply.failure("HTTP 200, empty reply (stopped as stop)"), "empty answer"),
-        (Reply.failure("HTTP 400: This model's maximum context length is 8 tokens"), "context full"),
+        (Reply.failure("HTTP 200, empty reply (stopped as stop)", lasting="empty reply"), "empty answer"),
+        (Reply.failure("HTTP 400: too long", lasting="context full"), "context full"),
     ],
 )
 def test_a_refused_or_missing_answer_goes_with_its_query(tmp_path, monkeypatch, answer, reason):

@@ -150,9 +150,9 @@ def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
     ("reply", "reason"),
     [
         (said(" Springs are.\n"), "equals the chosen answer"),
-        (said(" "), "empty"),
-        (Reply.failure("empty reply"), "empty"),
-        (Reply.failure("prompt of 9 tokens does not fit a context of 8"), "context full"),
+        (said(" "), "empty reply"),
+        (Reply.failure("empty", lasting="empty reply"), "empty reply"),
+        (Reply.failure("prompt of 9 tokens does not fit a context of 8", lasting="context full"), "context full"),
     ],
 )
 def test_what_is_no_negative_is_skipped_and_counted(tmp_path, monkeypatch, reply, reason):

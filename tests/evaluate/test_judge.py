@@ -18,7 +18,7 @@ from parrot_lite.evaluate.play import play
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.report import scores
 from parrot_lite.evaluate.statistics import mean
-from parrot_lite.recipe import Decoding
+from parrot_lite.recipe import Decoding, Judge, Scripted
 from parrot_lite.types import Dialogue, Judgment, Reply, Role
 
 MT_BENCH = Path(__file__).parents[3] / "shared" / "data" / "mt_bench"
@@ -58,10 +58,13 @@ def _played(question: Question, answers: int = 2, failed: str | None = None) -> 
     return Played(model="m", category=question.category, dialogue=dialogue, failed=failed)
 
 
+SPEC = Judge(chat=Scripted(kind="scripted", path="unused"), max_tokens=64)
+
+
 def _judge(
     chat: Speaker | ScriptedChat, question: Question, played: Played, skip: Sequence[object] = ()
 ) -> list[Judgment]:
-    groups = judge([played], [question], chat, load_prompts("single"), 64, 0, 4, skip)
+    groups = judge([played], [question], chat, load_prompts("single"), SPEC, 0, 4, skip)
     return [judgment for group in groups for judgment in group]
 
 
@@ -166,19 +169,19 @@ def test_a_missing_verdict_is_asked_for_once_and_then_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "again"),
+    ("failed", "again"),
     [
-        ("timeout: nothing within 5 s", True),
-        ("HTTP 503: overloaded", True),
-        ("prompt of 5000 tokens does not fit a context of 4096", False),
-        ("empty reply", False),
+        (Reply.failure("timeout: nothing within 5 s"), True),
+        (Reply.failure("HTTP 503: overloaded"), True),
+        (Reply.failure("prompt of 5000 tokens does not fit", lasting="context full"), False),
+        (Reply.failure("empty reply", lasting="empty reply"), False),
     ],
 )
-def test_a_failed_call_has_no_score_and_is_retried_unless_permanent(reason: str, again: bool) -> None:
-    question = _question()
-    for judgment in _judge(Speaker(lambda _: Reply.failure(reason)), question, _played(question)):
+def test_a_failed_call_has_no_score_and_is_retried_unless_it_lasts(failed: Reply, again: bool) -> None:
+    question, reason = _question(), failed.reason
+    for judgment in _judge(Speaker(lambda _: failed), question, _played(question)):
         assert (judgment.score, judgment.reason, retry(judgment)) == (None, reason, again)
-    half = Speaker(lambda dialogue: Reply.failure(reason) if len(dialogue.turns) == 3 else "Good.")
+    half = Speaker(lambda dialogue: failed if len(dialogue.turns) == 3 else "Good.")
     for judgment in _judge(half, question, _played(question)):
         assert (judgment.score, judgment.reason, retry(judgment)) == (None, reason, again)
 
