@@ -156,9 +156,10 @@ def main() -> None:
         app(arguments)
     except UserError as error:
         _fail(str(error), error, debug)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C, without a word
+            print("\nstopped; the same command continues where it was", file=sys.stderr)
+        raise
     except ModuleNotFoundError as error:
         extra = {"torch": "train", "transformers": "train", "peft": "train", "trl": "train", "llama_cpp": "gguf"}
         package = (error.name or "").split(".")[0]

@@ -11,10 +11,10 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from parrot_lite.errors import UserError
 from parrot_lite.types import KINDS, Kind
@@ -27,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A frozen, strict part of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -175,7 +175,9 @@ class Training(Section):
 class Sft(Training):
     """SFT of either speaker: [ask] trains the user's turns, [sft] the assistant's."""
 
-    data: tuple[str, ...] = Field(description="stages of this recipe (logs, collect) or JSONL files of dialogues")
+    data: tuple[str, ...] = Field(
+        min_length=1, description="stages of this recipe (logs, collect) or JSONL files of dialogues"
+    )
     lora: Lora = Lora()
 
 
@@ -200,11 +202,17 @@ class Collect(Section):
         default=(), description="a query that contains one of these words ends the session"
     )
 
+    @model_validator(mode="after")
+    def _turns_hold(self) -> Self:
+        if not self.keep_turns <= self.max_turns >= self.min_turns:
+            raise ValueError("min_turns and keep_turns may not be above max_turns")
+        return self
+
 
 class Negatives(Section):
     """Context-dependent turns and the paper's three negatives for each (section 3.3), in structural form."""
 
-    data: tuple[str, ...] = ("collect",)
+    data: tuple[str, ...] = Field(default=("collect",), min_length=1)
     sessions: Positive | None = None
     turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
@@ -369,15 +377,19 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string, so that nobody has to quote for two parsers
+        # A bare word is a string, so that nobody has to quote for two parsers; none unsets, which TOML cannot say.
+        value = None if text.strip() == "none" else text
     for part in reversed(parts):
         value = {part: value}
     return _merge(data, value)
 
 
 def _explain(error: ValidationError, path: Path) -> UserError:
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"] if part not in {"server", "gguf", "local", "scripted"}]
+    # A misspelt key before the missing one that it was meant to be.
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    name_at = 2 if first["loc"][:2] == ("eval", "models") else None  # a model may be called 'local'
+    kinds = {"server", "gguf", "local", "scripted"}
+    location = [str(part) for at, part in enumerate(first["loc"]) if at == name_at or part not in kinds]
     key = ".".join(location)
     others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

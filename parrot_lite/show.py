@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,24 +25,27 @@ def run(file: Path, recipe: Recipe, speaker: str, number: int) -> None:
     from parrot_lite.lm.model import load_renderer
 
     dialogue = _pick(file, number)
-    view = coloured(load_renderer(recipe.model), dialogue, cast(Role, speaker))
+    view, trained, total = coloured(load_renderer(recipe.model), dialogue, cast(Role, speaker))
     console = Console(highlight=False)
     console.print(view)
-    trained = sum(1 for span in view.spans if span.style == TRAINED)
-    console.print(f"[dim]{dialogue.id} ({dialogue.source}): {trained} trained tokens[/], speaker: {speaker}")
+    legend = Text(f"{dialogue.id} ({dialogue.source}): the {speaker}'s ")
+    legend.append(f"{trained} trained tokens", TRAINED).append(f" of {total}")
+    console.print(legend)
 
 
 TRAINED, OTHER = "bold black on green", "dim"
 
 
-def coloured(renderer: Renderer, dialogue: Dialogue, speaker: Role) -> Text:
-    """The session's tokens as text, those that the loss of ``speaker`` sees in colour."""
+def coloured(renderer: Renderer, dialogue: Dialogue, speaker: Role) -> tuple[Text, int, int]:
+    """The session as text, what the loss of ``speaker`` sees in colour; trained tokens and all tokens."""
     rendered = renderer.render(dialogue)
+    mask = rendered.mask(speaker, first=False)
     view = Text()
-    for token, on in zip(rendered.ids, rendered.mask(speaker, first=speaker == "assistant"), strict=True):
-        piece = renderer.tokenizer.decode([token], skip_special_tokens=False)
+    # In runs: a character may be several tokens, none of which can be written alone.
+    for on, run in groupby(zip(mask, rendered.ids, strict=True), key=lambda pair: pair[0]):
+        piece = renderer.tokenizer.decode([token for _, token in run], skip_special_tokens=False)
         view.append(piece, TRAINED if on else OTHER)
-    return view
+    return view, sum(mask), len(mask)
 
 
 def _pick(file: Path, number: int) -> Dialogue:

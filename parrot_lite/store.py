@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -44,9 +45,11 @@ SAMPLED_BYTES = 1 << 30  # files above this are fingerprinted by size and sample
 def read(path: Path, kind: type[R]) -> Iterator[R]:
     """The records of a finished file, one by one. Raises UserError with the line that does not hold."""
     try:
-        lines = path.open(encoding="utf-8")
+        lines = path.open("rb")  # bytes: a line that is not UTF-8 is then a line that does not hold, like any other
     except FileNotFoundError:
         raise UserError("no such file", str(path), "Run the stage that writes it") from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", str(path), "Name a JSONL file") from None
     with lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -129,7 +132,10 @@ def locate(path: str) -> Path:
     if not path.startswith("package:"):
         return Path(path)
     package, _, file = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # of a.b where there is no a
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the package {package} is not installed", path, "Run make setup, or name a local file")
     found = Path(next(iter(spec.submodule_search_locations))) / file
@@ -287,6 +293,7 @@ def _write_manifest(folder: RunFolder, recipe: Recipe, resolved: str, seconds: f
         "stage": folder.stage,
         "recipe": recipe.name,
         "seed": recipe.run.seed,
+        "device": _device(),
         "resolved_sha256": hashlib.sha256(resolved.encode()).hexdigest(),
         "counts": dict(sorted(folder.counts.items())),
         **folder.facts,
@@ -299,6 +306,16 @@ def _write_manifest(folder: RunFolder, recipe: Recipe, resolved: str, seconds: f
     }
     write_atomically(folder.path / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     say(f"{folder.stage}: done in {seconds:.0f} s ({folder.path})")
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")  # a stage that never loaded it ran on the processor
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def _versions() -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["user", "assistant"]
 Lasting = Literal["context full", "empty reply", "content filter"]
@@ -19,17 +19,20 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _trimmed(text: str) -> str:
+    if not text or text != text.strip():
+        raise ValueError("must be non-empty and without surrounding white space")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_trimmed)]
+
+
 class Turn(Record):
     """One message. Never empty, no white space around it: templates disagree on what they strip."""
 
     role: Role
-    content: str
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not self.content or self.content != self.content.strip():
-            raise ValueError("a turn's content must be non-empty and without surrounding white space")
-        return self
+    content: Text
 
 
 class Dialogue(Record):
@@ -122,7 +125,7 @@ class Negative(Record):
     """A rejected answer (paper section 3.3), with what was done to the context its writer saw."""
 
     kind: Kind
-    text: str = Field(min_length=1)
+    text: Text
     how: Literal["prompted", "structural", "on-policy"]
     writer: str
     done: str  # in words, e.g. "history withheld"

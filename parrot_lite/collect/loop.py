@@ -46,8 +46,6 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     again) and where no session was kept; StageChanged where the folder belongs to another recipe.
     """
     collect = recipe.collect
-    if not collect.keep_turns <= collect.max_turns >= collect.min_turns:
-        raise UserError("min_turns or keep_turns is above max_turns", "[collect]", "Lower it or raise max_turns")
     path = _seeds_path(recipe)
     inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), "collect.seeds": path}
     with stage_folder(recipe, "collect", inputs, rerun) as folder:
@@ -142,6 +140,7 @@ def _play(
                 bar.advance(note=f"{exchanges} exchanges  {failures.note}".rstrip())
             if failures.hopeless:
                 break
+    folder.facts["tokens"] = asker.cost["tokens"] + answerer.cost["tokens"]  # generated, in this attempt
     folder.facts["calls"] = {  # of this attempt
         "asker": {"name": asker.name, **asker.cost},
         "answerer": {"name": answerer.name, **answerer.cost},

@@ -148,6 +148,7 @@ def _hang(
                         failures.failed(reason)
                 if failures.hopeless:
                     break
+    folder.facts["tokens"] = writer.cost["tokens"]  # generated, in this attempt
     folder.facts["calls"] = {"writer": {"name": writer.name, **writer.cost}}
     return failures
 

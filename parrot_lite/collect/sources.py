@@ -225,7 +225,7 @@ def _items(file: Path) -> Iterator[Any]:
             if not block:
                 break
     if not closed and (opened or at < len(text)):
-        say(f"{file}: the file is cut off; its {count} whole items are read")
+        say(f"{file.name}: the file is cut off; its {count} whole items are read")
 
 
 def _skip(text: str, at: int) -> int:

@@ -80,6 +80,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question]) -> N
                             failures.append(played.failed)
                     bar.advance(len(group), f"{len(failures)} failed" if failures else "")
         folder.counts["sessions"] = len(journal)
+    folder.facts["tokens"] = sum(played.tokens or 0 for played in read(folder.path / ANSWERS, Played))  # generated
     _stop_where_failed(folder, failures, len(questions) * len(recipe.eval.models), "benchmark sessions")
 
 

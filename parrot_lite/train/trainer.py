@@ -22,8 +22,8 @@ from parrot_lite.lm.tokens import IGNORE, Example, Renderer
 from parrot_lite.progress import Bar, console, progress, say
 from parrot_lite.recipe import Lora, Model, Recipe, Sft, Training
 from parrot_lite.store import RunFolder
-from parrot_lite.train.capo import Pair
 from parrot_lite.train.losses import dpo_loss
+from parrot_lite.train.pairs import Pair
 from parrot_lite.train.steps import steps_of
 
 
@@ -46,7 +46,7 @@ def fit_speaker(
 
     _fit(build, folder, arguments["max_steps"])
     model.save_pretrained(folder.path / "adapter")
-    _conclude(folder, recipe.model, arguments["max_steps"])
+    _conclude(folder, arguments["max_steps"])
     folder.facts["tokens"] = sum(len(e.ids) for e in examples)
     folder.facts["supervised_tokens"] = sum(label != IGNORE for e in examples for label in e.labels)
 
@@ -87,7 +87,7 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
 
     _fit(build, folder, arguments["max_steps"])
     model.save_pretrained(folder.path / "adapter", selected_adapters=["default"])
-    _conclude(folder, recipe.model, arguments["max_steps"])
+    _conclude(folder, arguments["max_steps"])
     folder.facts["pairs"] = len(pairs)
     folder.facts["tokens"] = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs)
 
@@ -151,8 +151,10 @@ def pad_of(renderer: Renderer) -> int:
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Shows steps as progress and keeps every logged number in ``log.jsonl``."""
 
-    def __init__(self, bar: Bar, log: Path) -> None:
-        self._bar, self._log = bar, log
+    bar: Bar
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget what was logged behind the checkpoint that training resumes from: those steps come again."""
@@ -166,7 +168,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         if logs and "loss" in logs:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-            self._bar.advance(1, f"loss {float(logs['loss']):.3f}")
+            self.bar.advance(1, f"loss {float(logs['loss']):.3f}")
 
 
 class Padding:
@@ -234,13 +236,14 @@ def _fit(build: Any, folder: RunFolder, steps: int) -> None:
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
     if checkpoint:
         say(f"{folder.stage}: resuming behind step {done} of {steps}")
-    with progress(folder.stage, steps, done) as bar:
-        trainer = build(Watch(bar, folder.path / "log.jsonl"))
-        trainer.remove_callback(PrinterCallback)
+    watch = Watch(folder.path / "log.jsonl")
+    trainer = build(watch)  # DPO scores its pairs under the reference here, which is no step
+    trainer.remove_callback(PrinterCallback)
+    with progress(folder.stage, steps, done) as watch.bar:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def _conclude(folder: RunFolder, model: Model, steps: int) -> None:
+def _conclude(folder: RunFolder, steps: int) -> None:
     lines = [json.loads(line) for line in (folder.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses: dict[int, float] = {line["step"]: float(line["loss"]) for line in lines}
     per_kind: dict[str, list[float]] = defaultdict(list)
@@ -249,7 +252,6 @@ def _conclude(folder: RunFolder, model: Model, steps: int) -> None:
             if key.endswith(("/margin", "/accuracy")):
                 per_kind[key].append(value)
     folder.facts.update(
-        device=str(device_of(model)) if device_of(model).type == "cpu" else torch.cuda.get_device_name(),
         steps=steps,
         first_loss=round(losses[min(losses)], 4),
         last_loss=round(losses[max(losses)], 4),

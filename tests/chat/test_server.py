@@ -247,3 +247,25 @@ def test_a_real_server_plays_both_speakers(real_server: str) -> None:
     assert too_long.stop == "failed"
     assert "HTTP 400" in (too_long.reason or "")
     chat.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [
+        (error(400, "This model's maximum context length is 8 tokens"), "context full"),
+        (error(400, "malformed"), None),
+        (error(500, "overloaded"), None),
+        (completion(None), "empty reply"),
+        (completion("I", finish="content_filter"), "content filter"),
+    ],
+)
+def test_what_would_fail_again_says_so(server: Loopback, fault: Answer, lasting: str | None) -> None:
+    server.script.append(fault)
+    (reply,) = chat_with(server).reply(dialogues(1), "assistant", DECODING, 0)
+    assert (reply.text, reply.stop, reply.lasting) == (None, "failed", lasting)
+
+
+def test_a_choice_of_replies_is_refused_before_a_call(server: Loopback) -> None:
+    with pytest.raises(UserError, match="cannot be held to a choice"):
+        chat_with(server).reply(dialogues(1), "assistant", DECODING.model_copy(update={"choices": ("yes", "no")}), 0)
+    assert server.requests == []

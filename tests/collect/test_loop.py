@@ -234,8 +234,8 @@ def test_first_queries_of_the_logs_as_seeds(tmp_path):
 
 
 def test_turn_bounds_that_contradict_each_other(tmp_path):
-    with pytest.raises(UserError, match="is above max_turns"):
-        loop.run(settings(tmp_path, "collect.min_turns=5", turns=3))
+    with pytest.raises(UserError, match="may not be above max_turns"):
+        settings(tmp_path, "collect.min_turns=5", turns=3)
 
 
 def test_other_seeds_are_another_run(tmp_path):

@@ -57,7 +57,7 @@ def test_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {one.score for one in judgments.values()} == {7.0, 4.0, 2.0, None}
     for one in judgments.values():
         assert (one.score is None) == (one.reason == "no verdict")
-        assert one.judge in ("scripted@single", "scripted@single-reference")
+        assert one.judge in ("scripted@score", "scripted@score-reference")
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
     judged = sum(one.score is not None for one in judgments.values())
     assert counts == {"sessions": 24, "turns": 192, "judged": judged}

@@ -1,0 +1,77 @@
+"""Session trees → pairs of one chosen and one rejected answer, as ids: the layout of TRL's ``DPOTrainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from parrot_lite.errors import UserError
+from parrot_lite.recipe import Capo
+from parrot_lite.store import RunFolder
+from parrot_lite.types import Dialogue, Kind, SessionTree
+
+if TYPE_CHECKING:
+    from parrot_lite.lm.tokens import Renderer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One chosen and one rejected answer behind one prompt, as ids; both answers end with the end-of-turn mark."""
+
+    session: str
+    turn: int
+    kind: Kind
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folder: RunFolder) -> list[Pair]:
+    """One pair a branch of the wanted kinds, cut and left out with a count.
+
+    A prompt too long for ``max_tokens`` loses its first exchanges, whole: the late turns are what CaPO is about.
+    Raises UserError where nothing is left.
+    """
+    kept: list[Pair] = []
+    for pair, cut in _candidates(renderer, trees, section):
+        if section.pairs is not None and len(kept) == section.pairs:
+            folder.counts["pairs not used: capo.pairs reached"] += 1
+        elif pair is None:
+            folder.counts["pairs left out: query and answer alone exceed max_tokens"] += 1
+        else:
+            folder.counts[f"pairs of {pair.kind}"] += 1
+            folder.counts["pairs whose first exchanges were cut"] += bool(cut)
+            kept.append(pair)
+    if not kept:
+        raise UserError("no pair is left to train on", "train-capo", "Raise capo.max_tokens or widen capo.kinds")
+    return kept
+
+
+def _candidates(renderer: Renderer, trees: Iterable[SessionTree], section: Capo) -> Iterator[tuple[Pair | None, int]]:
+    for tree in trees:
+        for branch in tree.branches:
+            if branch.negative.kind not in section.kinds:
+                continue
+            context = tree.dialogue.before(branch.turn)
+            chosen, rejected = tree.dialogue.answers[branch.turn - 1], branch.negative.text
+            for cut in range(branch.turn):
+                shown = context.model_copy(update={"turns": context.turns[2 * cut :]})
+                prompt = renderer.prompt(shown)
+                answers = [_answer(renderer, shown, prompt, text) for text in (chosen, rejected)]
+                if len(prompt) + max(map(len, answers)) <= section.max_tokens:
+                    yield Pair(tree.id, branch.turn, branch.negative.kind, tuple(prompt), *answers), cut
+                    break
+            else:
+                yield None, 0
+
+
+def _answer(renderer: Renderer, context: Dialogue, prompt: list[int], text: str) -> tuple[int, ...]:
+    rendered = renderer.render(context.say(text))
+    last = len(context.turns)
+    end = max(i for i, message in enumerate(rendered.messages) if message == last) + 1
+    if rendered.ids[: len(prompt)] != tuple(prompt):
+        raise UserError(
+            "the prompt's tokens are not a prefix of prompt and answer", f"dialogue {context.id}", "Choose a template"
+        )
+    return rendered.ids[len(prompt) : end]

@@ -1,0 +1,259 @@
+"""The command line and the Makefile in front of it: one verb a stage, one line an error."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parrot_lite import __version__, cli
+from parrot_lite.recipe import SECTION
+
+ROOT = Path(__file__).parents[1]
+DEMO = "recipes/demo.toml"
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").glob("*.toml"))
+STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
+HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp")
+
+# Runs the program, then says on the last line of standard output which heavy packages it pulled in.
+WATCHED = f"""
+import atexit, sys
+from parrot_lite.cli import main
+atexit.register(lambda: print("imported:", *[name for name in {HEAVY!r} if name in sys.modules]))
+main()
+"""
+
+
+def run(*command, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def parrot(*arguments):
+    return run(sys.executable, "-m", "parrot_lite", *arguments)
+
+
+def imported_by(*arguments):
+    done = run(sys.executable, "-c", WATCHED, *arguments)
+    assert done.returncode == 0, done.stderr
+    *output, last = done.stdout.splitlines()
+    assert last.startswith("imported:")
+    return output, last.split()[1:]
+
+
+def makefile():
+    """Prerequisites and commands of each target that is no file, by name; ``$(STAMP)`` is the environment."""
+    targets = {}
+    for line in (ROOT / "Makefile").read_text().splitlines():
+        if match := re.fullmatch(r"([a-z-]+):(?!=)\s*(.*?)\s*(?:## .*)?", line):
+            name, needs = match.groups()
+            targets[name] = (set(needs.split()) - {"$(STAMP)"}, [])
+        elif line.startswith("\t") and targets:
+            targets[name][1].append(line.strip())
+        else:
+            name = ""
+            targets.setdefault(name, (set(), []))
+    targets.pop("", None)
+    return targets
+
+
+class TestVerbs:
+    def test_there_is_one_for_each_stage_and_two_that_look(self):
+        assert list(cli.STAGES) == STAGES == list(SECTION)
+        assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == [
+            *STAGES,
+            "report",
+            "show",
+        ]
+
+    def test_help_lists_them_without_importing_anything_heavy(self):
+        output, imported = imported_by("--help")
+        listed = [words[1] for line in output if (words := line.split())[:1] == ["│"] and len(words) > 2]
+        assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, "report", "show"]
+        assert imported == []
+
+    @pytest.mark.parametrize("verb", ["eval", "show"])
+    def test_help_of_a_verb(self, verb):
+        done = parrot(verb, "--help")
+        assert done.returncode == 0
+        assert "e.g. capo.beta=0.2" in done.stdout
+        assert ("--dry-run" in done.stdout) == ("--rerun" in done.stdout) == (verb != "show")
+
+    def test_without_a_verb_help_is_shown(self):
+        assert "train-capo" in parrot().stdout
+
+    def test_version(self):
+        done = parrot("--version")
+        assert (done.returncode, done.stdout) == (0, f"{__version__}\n")
+
+
+class TestMakefile:
+    def test_each_verb_has_a_target_that_calls_it(self):
+        targets = makefile()
+        for verb in [*STAGES, "report"]:
+            assert targets[verb][1] == [f"@$(PARROT) {verb} $(RECIPE) $(SET)"]
+        assert targets["plan"][1] == ["@$(PARROT) eval $(RECIPE) $(SET) --dry-run"]
+
+    def test_prerequisites_are_the_pipeline(self):
+        assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report"]} == {
+            "logs": set(),
+            "train-ask": {"logs"},
+            "collect": {"train-ask"},
+            "negatives": {"collect"},
+            "train-sft": {"collect"},
+            "train-capo": {"negatives", "train-sft"},
+            "eval": {"train-capo"},
+            "report": {"eval"},
+        }
+
+    def test_one_target_runs_the_whole_chain_in_order_each_stage_once(self):
+        done = run("make", "--dry-run", "report", "RECIPE=x.toml", "SET=capo.beta=0.2 run.seed=1")
+        assert done.returncode == 0, done.stderr
+        calls = [line.split() for line in done.stdout.splitlines() if line.startswith(".venv/bin/parrot ")]
+        assert [call[1] for call in calls] == [*STAGES, "report"]
+        assert all(call[2:] == ["x.toml", "capo.beta=0.2", "run.seed=1"] for call in calls)
+
+    def test_help_lists_every_target_and_is_what_make_alone_prints(self):
+        done = run("make", "help")
+        assert done.returncode == 0, done.stderr
+        (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        listed = [line.split()[0] for line in done.stdout.splitlines()[2:]]
+        assert listed == phony.split()
+        assert set(listed) == set(makefile())
+        assert all(len(line.split()) > 2 for line in done.stdout.splitlines()[2:])  # each with what it does
+        assert run("make").stdout == done.stdout
+
+    def test_its_recipe_is_the_programs_default(self):
+        assert f"RECIPE ?= {cli.DEMO}\n" in (ROOT / "Makefile").read_text()
+        assert cli.DEMO == DEMO
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (["eval", "recipes/dmo.toml"], "recipes/dmo.toml: no such recipe. Did you mean recipes/demo.toml?"),
+            (["eval", DEMO, "capo.bta=1"], f"{DEMO}: unknown key 'capo.bta'. Did you mean 'beta'?"),
+            (["logs", DEMO, "capo.beta"], "override: 'capo.beta' is not key=value. Write e.g. capo.beta=0.2"),
+            (["report", "run.folder=/nonexistent"], None),
+            (["show", "/nonexistent/x.jsonl", "--speaker", "system"], None),
+        ],
+    )
+    def test_one_line_and_exit_code_2(self, arguments, line):
+        done = parrot(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("parrot: ")
+        assert done.stderr.count("\n") == 1
+        if line is not None:
+            assert done.stderr == f"parrot: {line}\n"
+
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_debug_shows_the_traceback_wherever_it_stands(self, place):
+        arguments = ["eval", "capo.bta=1"]
+        arguments.insert(place, "--debug")
+        done = parrot(*arguments)
+        assert done.returncode != 0
+        assert done.stderr.startswith("Traceback (most recent call last):")
+        assert "parrot_lite.errors.UserError: recipes/demo.toml: unknown key 'capo.bta'" in done.stderr
+
+    def test_a_wrong_verb(self):
+        done = parrot("evaluate")
+        assert done.returncode == 2
+        assert "No such command 'evaluate'" in done.stderr
+
+    def test_a_changed_recipe_shows_the_difference_below_the_line(self, tmp_path):
+        kept = [f"run.folder={tmp_path}", "logs.source=bundled"]
+        assert parrot("logs", DEMO, *kept).returncode == 0
+        again = parrot("logs", DEMO, *kept)
+        assert again.returncode == 0
+        assert "nothing to do" in again.stderr
+        changed = parrot("logs", DEMO, *kept, "logs.heldout=3")
+        assert changed.returncode == 2
+        first, *difference = changed.stderr.splitlines()
+        assert first.startswith("parrot: ")
+        assert "--rerun" in first
+        assert {"-heldout = 16", "+heldout = 3"} <= set(difference)
+        rerun = parrot("logs", DEMO, *kept, "logs.heldout=3", "--rerun")
+        assert rerun.returncode == 0
+        assert len((tmp_path / "demo" / "logs" / "heldout.jsonl").read_text().splitlines()) == 3
+
+    def test_a_defect_is_one_line_too(self, monkeypatch, capsys):
+        def broken(*_):
+            raise RuntimeError("first line\nsecond line")
+
+        monkeypatch.setattr(cli, "load", broken)
+        monkeypatch.setattr(sys, "argv", ["parrot", "logs"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith("parrot: RuntimeError: first line second line. This is a defect")
+        monkeypatch.setattr(sys, "argv", ["parrot", "logs", "--debug"])
+        with pytest.raises(RuntimeError, match="first line"):
+            cli.main()
+
+    def test_an_interrupt_says_how_to_go_on(self, monkeypatch, capsys):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "load", interrupted)
+        monkeypatch.setattr(sys, "argv", ["parrot", "logs"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 130
+        assert "the same command continues" in capsys.readouterr().err
+
+
+# By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
+REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "938"}
+DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "9"}
+
+
+class TestDryRun:
+    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+    def test_each_shipped_recipe_shows_stages_and_steps(self, path, tmp_path):
+        output, imported = imported_by("eval", str(path), "--dry-run", f"run.folder={tmp_path / 'runs'}")
+        assert imported == []
+        assert not (tmp_path / "runs").exists()
+        rows = {line.split()[0]: line for line in output if re.match(r"[a-z-]+  +to do ", line)}
+        assert list(rows) == STAGES
+        steps = {name: found[1] for name, row in rows.items() if (found := re.search(r"([\d,]+) optimizer steps", row))}
+        assert steps == (DEMO_STEPS if path.stem == "demo" else REAL_STEPS)
+
+    def test_it_stops_at_its_stage_and_reads_overrides(self, tmp_path):
+        folder = f"run.folder={tmp_path}"
+        done = parrot("train-ask", "--dry-run", folder, "ask.sessions=10", "ask.batch=1", "ask.accumulation=3")
+        assert done.returncode == 0, done.stderr
+        assert "train-ask" in done.stdout
+        assert "collect" not in done.stdout
+        assert " 4 optimizer steps" in done.stdout  # 10 sessions, 3 a step, the last one incomplete
+
+    def test_an_unknown_number_of_sessions_gives_an_unknown_number_of_steps(self, tmp_path):
+        recipe = tmp_path / "all.toml"
+        text, cut = re.subn(
+            r"^sessions = 70000.*\n", "", (ROOT / "recipes/llama-2-7b-24gb.toml").read_text(), flags=re.M
+        )
+        assert cut == 1
+        recipe.write_text(text)
+        done = parrot("train-ask", str(recipe), "--dry-run", f"run.folder={tmp_path}")
+        assert "all train + 200 held-out sessions" in done.stdout
+        assert "an unknown number of optimizer steps" in done.stdout
+
+
+def test_an_override_in_the_recipes_place_is_one_of_the_demo(tmp_path):
+    output, _ = imported_by("eval", "capo.accumulation=1", f"run.folder={tmp_path}", "--dry-run")
+    assert output[0].startswith("demo: ")
+    (row,) = [line for line in output if line.startswith("train-capo")]
+    assert "36 optimizer steps" in row  # instead of 9
+
+
+def test_the_recipe_and_its_overrides_reach_the_stage(monkeypatch):
+    seen = []
+    monkeypatch.setitem(vars(cli), "load", lambda path, overrides: seen.append((path, list(overrides))) or None)
+    for arguments in (["report"], ["report", "capo.beta=0.2", "run.seed=1"], ["report", "x.toml", "run.seed=1"]):
+        monkeypatch.setattr(sys, "argv", ["parrot", *arguments])
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert seen == [(DEMO, []), (DEMO, ["capo.beta=0.2", "run.seed=1"]), ("x.toml", ["run.seed=1"])]

@@ -1,0 +1,362 @@
+"""Recipes: every shipped one is parsed; a broken one is refused in one line that names file, key and way out."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from parrot_lite.errors import UserError
+from parrot_lite.recipe import SECTION, Gguf, Local, Recipe, Scripted, Server, dump, load
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+DEMO = RECIPES / "demo.toml"
+TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb"]
+
+
+def refusal(path, *overrides):
+    with pytest.raises(UserError) as caught:
+        load(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def child(folder, text, name="child.toml", parent="demo.toml"):
+    """A recipe in ``folder`` that extends a copy of the demo there."""
+    (folder / "demo.toml").write_text(DEMO.read_text(encoding="utf-8"), encoding="utf-8")
+    path = folder / name
+    path.write_text(f'extends = "{parent}"\n{text}', encoding="utf-8")
+    return path
+
+
+class TestShippedRecipes:
+    def test_their_count(self):
+        assert sorted(path.stem for path in RECIPES.glob("*.toml")) == TOP
+        # A table's rows are overrides, not recipes; whatever else lies deeper has to load as a recipe, too.
+        deeper = {path.relative_to(RECIPES).parts[0] for path in RECIPES.rglob("*.toml")} - {f"{n}.toml" for n in TOP}
+        assert deeper <= {"tables"}
+
+    @pytest.mark.parametrize("name", TOP)
+    def test_each_loads_and_dumps_and_loads_back(self, name):
+        recipe = load(RECIPES / f"{name}.toml")
+        assert recipe.name == name
+        for stage in SECTION:
+            resolved = recipe.resolved(stage)
+            assert tomllib.loads(dump(resolved)) == resolved
+            assert resolved["run"] == {"seed": 0}
+            assert SECTION[stage] in resolved
+
+    @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
+    def test_each_file_is_toml_that_says_what_it_is(self, path):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("# ")
+        assert tomllib.loads(text)
+
+    def test_13b_on_24_gb_is_7b_on_24_gb_but_for_what_it_says(self):
+        small, large = (load(RECIPES / f"llama-2-{size}-24gb.toml").model_dump() for size in ("7b", "13b"))
+        assert large["model"].pop("base") == "meta-llama/Llama-2-13b-hf"
+        assert small["model"].pop("base") == "meta-llama/Llama-2-7b-hf"
+        assert [large[section].pop("max_tokens") for section in ("ask", "sft", "capo")] == [2048, 2048, 1536]
+        assert [small[section].pop("max_tokens") for section in ("ask", "sft", "capo")] == [4096, 4096, 3072]
+        for recipe, batch in ((small, 16), (large, 4)):
+            assert recipe["collect"]["asker"].pop("batch") == batch
+            assert [model.pop("batch") for model in recipe["eval"]["models"].values()] == [batch] * 3
+            recipe.pop("name")
+        assert small == large
+
+    @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
+    def test_real_runs_take_the_papers_32_sessions_a_step(self, name):
+        recipe = load(RECIPES / f"{name}.toml")
+        assert {s.batch * s.accumulation for s in (recipe.ask, recipe.sft, recipe.capo)} == {32}
+
+    def test_their_adapters_are_stages_of_the_recipe(self):
+        for name in TOP:
+            recipe = load(RECIPES / f"{name}.toml")
+            speakers = [recipe.collect.asker, recipe.collect.answerer, recipe.negatives.writer]
+            speakers += recipe.eval.models.values()
+            adapters = {speaker.adapter for speaker in speakers if isinstance(speaker, Local)}
+            assert adapters == {None, "train-ask", "train-sft", "train-capo"}
+
+
+REFUSALS = {
+    "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'beta'?"),
+    "unknown section": ("colect.chunk=2", "unknown key 'colect'", "Did you mean 'collect'?"),
+    "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
+    "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'alpha'"),
+    "unknown key inside an optional section": ("eval.judge.promt='x'", "unknown key 'eval.judge.promt'", "'prompt'"),
+    "unknown key inside a speaker": ("collect.asker.bach=3", "unknown key 'collect.asker.bach'", "'batch'"),
+    "unknown key inside a model": ("eval.models.sft.adaptr='x'", "unknown key 'eval.models.sft.adaptr'", "'adapter'"),
+    "unknown key inside a judge's speaker": ("eval.judge.chat.pth='x'", "unknown key 'eval.judge.chat.pth'", "'path'"),
+    "a key of another kind": ("collect.asker.base_url='x'", "unknown key 'collect.asker.base_url'", "adapter, batch"),
+    "wrong type": ("capo.beta='high'", "'capo.beta' = \"high\"", "valid number"),
+    "a number in quotes": ("sft.batch='2'", "'sft.batch' = \"2\"", "valid integer"),
+    "true is no number": ("run.seed=true", "'run.seed' = true", "valid integer"),
+    "one is not true": ("model.load_in_4bit=1", "'model.load_in_4bit' = 1", "valid boolean"),
+    "a share of a whole number": ("run.seed=1.5", "'run.seed' = 1.5", "valid integer"),
+    "a value for a section": ("capo=3", "'capo' = 3", "object"),
+    "a string for a list": ("sft.data=logs", "'sft.data' = \"logs\"", "valid array"),
+    "too low": ("capo.beta=0", "'capo.beta' = 0", "greater than 0"),
+    "too high": ("sft.warmup=1.5", "'sft.warmup' = 1.5", "less than or equal to 1"),
+    "no number": ("sft.learning_rate=nan", "'sft.learning_rate' = NaN", "input should be"),
+    "not one of the choices": ("sft.schedule=cosin", "'sft.schedule' = \"cosin\"", "'cosine', 'linear' or 'constant'"),
+    "not one of the negatives": ("capo.kinds=['neglct']", "'capo.kinds.0' = \"neglct\"", "'neglect', 'hallucination'"),
+    "none of the negatives": ("negatives.kinds=[]", "'negatives.kinds' = []", "at least 1"),
+    "bad kind": (
+        "collect.asker.kind=gpt",
+        '\'collect.asker\' = {"kind": "gpt"}',
+        "'server', 'gguf', 'local', 'scripted'",
+    ),
+    "a string for a speaker": ("collect.asker=local", "'collect.asker' = \"local\"", "object"),
+    "date": ("logs.path=2023-10-11", "a date or time stands where a recipe has none", "Quote it"),
+    "name": ("name=mine", "'name' is taken from the file's name", "rename the file"),
+}
+
+
+@pytest.mark.parametrize(("override", "what", "hint"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_name_file_key_and_way_out(override, what, hint):
+    message = refusal(DEMO, override)
+    assert str(DEMO) in message
+    assert what in message
+    assert hint in message
+
+
+def test_the_same_refusals_come_from_a_file(tmp_path):
+    path = child(tmp_path, "[capo]\nbta = 0.2\n")
+    assert refusal(path) == f"{path}: unknown key 'capo.bta'. Did you mean 'beta'?"
+
+
+def test_missing_keys_are_named(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text('[model]\nbase = "x"\n')
+    assert refusal(path).startswith(f"{path}: 'logs' is missing (and 6 more). Add logs = ")
+    message = refusal(DEMO, "collect.asker={ kind = 'gguf' }")
+    assert message == f"{DEMO}: 'collect.asker.path' is missing. Add path = ... to it"
+
+
+def test_two_mistakes_are_counted():
+    assert "(and 1 more)" in refusal(DEMO, "capo.bta=0.2", "sft.btch=1")
+
+
+def test_a_misspelt_key_comes_before_the_missing_one_that_it_was_meant_to_be():
+    message = refusal(DEMO, "collect.answerer={ kind = 'server', base_url = 'x', modle = 'm' }")
+    assert message == f"{DEMO}: unknown key 'collect.answerer.modle' (and 1 more). Did you mean 'model'?"
+
+
+def test_a_model_that_is_named_like_a_kind_keeps_its_name():
+    assert "unknown key 'eval.models.local.bach'" in refusal(DEMO, "eval.models.local={ kind = 'local', bach = 3 }")
+
+
+def test_infinity_is_no_number():
+    assert "'sft.learning_rate' = Infinity" in refusal(DEMO, "sft.learning_rate=inf")
+
+
+def test_a_file_that_is_no_toml(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('[model]\nbase = "x\n')
+    assert f"{path}: not valid TOML" in refusal(path)
+    assert "line 2" in refusal(path)
+    path.write_bytes(b'[model]\nbase = "\xff"\n')
+    assert f"{path}: not valid TOML" in refusal(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert refusal(RECIPES / "dmo.toml") == f"{RECIPES / 'dmo.toml'}: no such recipe. Did you mean {DEMO}?"
+    assert "no such recipe" in refusal(tmp_path / "zzz.toml")
+    assert f"{tmp_path}: cannot be read" in refusal(tmp_path)
+
+
+class TestExtends:
+    def test_a_chain_lays_each_file_over_the_one_below(self, tmp_path):
+        child(tmp_path, "[capo]\nbeta = 0.3\nbatch = 2\n", "a.toml")
+        child(tmp_path, "[capo]\nbeta = 0.4\n[run]\nseed = 5\n", "b.toml", "a.toml")
+        recipe = load(tmp_path / "b.toml", ["capo.batch=8"])
+        demo = load(DEMO)
+        assert (recipe.capo.beta, recipe.capo.batch, recipe.run.seed) == (0.4, 8, 5)
+        assert recipe.name == "b"
+        assert recipe.folder("logs") == Path("runs/b/logs")
+        same = {"name": "demo", "capo": demo.capo, "run": demo.run}
+        assert recipe.model_copy(update=same) == demo
+
+    def test_a_file_that_only_extends_is_its_parent_under_another_name(self, tmp_path):
+        recipe = load(child(tmp_path, ""))
+        assert recipe.model_copy(update={"name": "demo"}) == load(DEMO)
+
+    def test_the_path_is_relative_to_the_file_that_says_it(self, tmp_path, monkeypatch):
+        (tmp_path / "below").mkdir()
+        path = child(tmp_path, "", "below/child.toml", "../demo.toml")
+        monkeypatch.chdir("/")
+        assert load(path).name == "child"
+
+    def test_a_list_replaces_a_list(self, tmp_path):
+        assert load(child(tmp_path, '[sft]\ndata = ["collect"]\n')).sft.data == ("collect",)
+
+    @pytest.mark.parametrize("length", [1, 2, 3])
+    def test_a_circle_is_refused(self, tmp_path, length):
+        for number in range(length):
+            (tmp_path / f"{number}.toml").write_text(f'extends = "{(number + 1) % length}.toml"\n')
+        assert "the chain of 'extends' comes back to this file" in refusal(tmp_path / "0.toml")
+
+    def test_a_missing_parent_is_named(self, tmp_path):
+        path = child(tmp_path, "", parent="dmo.toml")
+        assert str(tmp_path / "dmo.toml") in refusal(path)
+        assert f"Did you mean {tmp_path / 'demo.toml'}?" in refusal(path)
+
+    def test_extends_is_a_string(self, tmp_path):
+        path = tmp_path / "x.toml"
+        path.write_text("extends = 3\n")
+        assert refusal(path) == f"{path}: 'extends' must be a file name in quotes"
+
+    def test_another_kind_replaces_the_whole_speaker(self, tmp_path):
+        path = child(
+            tmp_path,
+            '[collect]\nanswerer = { kind = "local", batch = 2 }\n[eval]\nmodels.sft = { kind = "gguf", path = "f" }',
+        )
+        recipe = load(path)
+        assert recipe.collect.answerer == Local(kind="local", batch=2)
+        assert recipe.eval.models["sft"] == Gguf(kind="gguf", path="f")
+        assert recipe.eval.models["capo"] == load(DEMO).eval.models["capo"]
+
+    def test_the_same_kind_or_none_changes_only_what_it_says(self, tmp_path):
+        for kind in ("", 'kind = "local", '):
+            recipe = load(child(tmp_path, f"[collect]\nasker = {{ {kind}batch = 2 }}\n"))
+            assert recipe.collect.asker == Local(kind="local", adapter="train-ask", batch=2)
+
+
+class TestOverrides:
+    @pytest.mark.parametrize(
+        ("override", "get", "value"),
+        [
+            ("capo.beta=0.2", lambda r: r.capo.beta, 0.2),
+            ("capo.beta=1", lambda r: r.capo.beta, 1.0),
+            (" capo.beta = 2e-1", lambda r: r.capo.beta, 0.2),
+            ("collect.sessions=1_000", lambda r: r.collect.sessions, 1000),
+            ("model.load_in_4bit=false", lambda r: r.model.load_in_4bit, False),
+            ("model.base=meta-llama/Llama-2-7b-hf", lambda r: r.model.base, "meta-llama/Llama-2-7b-hf"),
+            ('model.base="a b"', lambda r: r.model.base, "a b"),
+            ("model.base=./a=b.gguf", lambda r: r.model.base, "./a=b.gguf"),
+            ("sft.data=['logs', 'x.jsonl']", lambda r: r.sft.data, ("logs", "x.jsonl")),
+            ("sft.lora.r=64", lambda r: (r.sft.lora.r, r.sft.lora.alpha), (64, 32)),
+            ("collect.asker.batch=2", lambda r: r.collect.asker, Local(kind="local", adapter="train-ask", batch=2)),
+            ("eval.models.new={kind='local'}", lambda r: list(r.eval.models), ["base", "sft", "capo", "new"]),
+            (
+                "negatives.writer={kind='scripted', path='x'}",
+                lambda r: r.negatives.writer,
+                Scripted(kind="scripted", path="x"),
+            ),
+        ],
+    )
+    def test_one(self, override, get, value):
+        found = get(load(DEMO, [override]))
+        assert found == value
+        assert type(found) is type(value)
+        assert get(load(DEMO)) != value
+
+    def test_nothing_else_changes(self):
+        demo, changed = load(DEMO), load(DEMO, ["sft.lora.r=64"])
+        lora = demo.sft.lora.model_copy(update={"r": 64})
+        assert changed == demo.model_copy(update={"sft": demo.sft.model_copy(update={"lora": lora})})
+
+    def test_the_last_one_wins(self):
+        assert load(DEMO, ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+    def test_a_speaker_key_by_key(self):
+        recipe = load(DEMO, [f"collect.asker.{text}" for text in ("kind=server", "base_url=http://x/v1", "model=m")])
+        assert recipe.collect.asker == Server(kind="server", base_url="http://x/v1", model="m")
+
+    def test_none_unsets_an_optional_key(self):
+        recipe = load(DEMO, ["logs.sessions=none", "eval.probe=none", "capo.max_steps=3", "capo.max_steps=none"])
+        assert (recipe.logs.sessions, recipe.eval.probe, recipe.capo.max_steps) == (None, None, None)
+        assert "'model.base' = null" in refusal(DEMO, "model.base=none")
+
+    @pytest.mark.parametrize("override", ["capo.beta", "=0.2", "capo..beta=0.2", ".beta=0.2", "capo.=1", ""])
+    def test_malformed(self, override):
+        assert refusal(DEMO, override) == f"override: '{override}' is not key=value. Write e.g. capo.beta=0.2"
+
+
+class TestResolved:
+    def test_the_dump_of_everything_equals_the_recipe(self):
+        recipe = load(DEMO)
+        everything = {"run": {"folder": recipe.run.folder}}
+        for stage in SECTION:
+            for section, values in tomllib.loads(dump(recipe.resolved(stage))).items():
+                everything.setdefault(section, {}).update(values)
+        again = Recipe.model_validate_json(json.dumps({**everything, "name": "demo"}))
+        assert again == recipe
+
+    def test_it_holds_the_defaults(self, tmp_path):
+        path = tmp_path / "least.toml"
+        speaker = '{ kind = "local" }'
+        path.write_text(
+            f"""
+            model.base = "x"
+            logs = {{}}
+            ask.data = ["logs"]
+            collect = {{ asker = {speaker}, answerer = {speaker} }}
+            negatives.writer = {speaker}
+            sft.data = ["collect"]
+            capo = {{}}
+            eval.models.base = {speaker}
+            """
+        )
+        capo = load(path).resolved("train-capo")["capo"]
+        assert (capo["beta"], capo["epochs"]) == (0.1, 1.0)  # the paper's beta
+        assert capo["kinds"] == ["neglect", "hallucination", "misunderstanding"]
+        assert "pairs" not in capo  # none = all: TOML has no null
+        assert load(path).resolved("collect")["collect"]["asker"] == {"kind": "local", "batch": 8}
+
+    @pytest.mark.parametrize(
+        ("override", "touched"),
+        [
+            ("capo.beta=0.2", {"train-capo"}),
+            ("logs.sessions=7", {"logs"}),
+            ("ask.epochs=2", {"train-ask"}),
+            ("sft.lora.r=8", {"train-sft"}),
+            ("eval.resamples=9", {"eval"}),
+            ("run.seed=1", set(SECTION)),
+            ("run.folder=elsewhere", set()),
+            # The asker and the evaluated models are local; the writer of the demo's negatives is a GGUF file.
+            ("model.template=chatml", {"train-ask", "collect", "train-sft", "train-capo", "eval"}),
+        ],
+    )
+    def test_an_override_touches_only_the_stages_that_read_it(self, override, touched):
+        demo, changed = load(DEMO), load(DEMO, [override])
+        assert {stage for stage in SECTION if demo.resolved(stage) != changed.resolved(stage)} == touched
+
+    def test_the_model_decides_a_stage_only_where_a_local_speaker_takes_part(self):
+        server = "{kind='server', base_url='http://x/v1', model='m'}"
+        demo, served = load(DEMO), load(DEMO, [f"collect.asker={server}", f"collect.answerer={server}"])
+        assert "model" in demo.resolved("collect")
+        assert "model" not in served.resolved("collect")
+        assert served.resolved("train-sft") == demo.resolved("train-sft")
+
+    def test_the_name_and_the_way_a_value_was_given_do_not_matter(self, tmp_path):
+        path = child(tmp_path, "[capo]\nbeta = 0.2\n")
+        for stage in SECTION:
+            assert load(path).resolved(stage) == load(DEMO, ["capo.beta=0.2"]).resolved(stage)
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = load(DEMO)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.capo.beta = 0.2
+
+
+def test_a_broken_recipe_stops_the_program_at_once(tmp_path):
+    path = child(tmp_path, "[capo]\nbta = 0.2\n")
+    seconds = []
+    for _ in range(3):  # the machine may be busy with something else
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "parrot_lite", "train-capo", str(path)], cwd=ROOT, capture_output=True, text=True
+        )
+        seconds.append(time.monotonic() - start)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr == f"parrot: {path}: unknown key 'capo.bta'. Did you mean 'beta'?\n"
+        if seconds[-1] < 1:
+            break
+    assert min(seconds) < 1

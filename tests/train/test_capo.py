@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parrot_lite.errors import UserError
+from parrot_lite.evaluate.probe import score
+from parrot_lite.lm.model import load_for_inference, load_renderer, load_trainable
+from parrot_lite.lm.tokens import Renderer
+from parrot_lite.recipe import Capo, Lora, Recipe
+from parrot_lite.store import RunFolder
+from parrot_lite.train import capo, sft
+from parrot_lite.train.capo import pairs
+from parrot_lite.types import Branch, Dialogue, Kind, Negative, SessionTree
+from tests.lm.test_template import session, shared
+from tests.lm.tokenizers import TEMPLATES
+from tests.tiny import REAL, first_turns, killed_at, log, manifest, needs_real, recipe, recipe_file, tiny_model, write
+
+ICE = session("Why is ice cold?", "Because heat leaves.", "And snow?", "It too.", "Why?", "Because heat leaves.")
+
+
+def branch(dialogue: Dialogue, turn: int, kind: Kind, text: str) -> Branch:
+    saw = dialogue.before(turn).turns[-1:]
+    negative = Negative(kind=kind, text=text, how="structural", writer="test", done="history withheld", saw=saw)
+    return Branch(turn=turn, rule="ellipsis", negative=negative)
+
+
+def tree(dialogue: Dialogue = ICE, text: str = "It is cold.", turns: tuple[int, ...] = (2, 3)) -> SessionTree:
+    kinds: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")
+    return SessionTree(
+        dialogue=dialogue, branches=tuple(branch(dialogue, t, k, f"{text} {k}") for t in turns for k in kinds)
+    )
+
+
+def folder(path: Path) -> RunFolder:
+    return RunFolder(path, "train-capo")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_pairs_are_prompt_and_two_answers(tmp_path: Path, template: str) -> None:
+    made, counted = shared(template), folder(tmp_path)
+    found = pairs(made, [tree()], Capo(), counted)
+    assert [(one.turn, one.kind) for one in found] == [
+        (turn, kind) for turn in (2, 3) for kind in ("neglect", "hallucination", "misunderstanding")
+    ]
+    end = made.tokenizer.convert_tokens_to_ids("<|im_end|>" if template == "chatml" else "</s>")
+    for one in found:
+        assert list(one.prompt) == made.prompt(ICE.before(one.turn))
+        assert one.chosen[-1] == one.rejected[-1] == end
+        assert end not in one.chosen[:-1] + one.rejected[:-1]
+        assert made.tokenizer.decode(one.chosen[:-1]).strip() == ICE.answers[one.turn - 1]
+        assert made.tokenizer.decode(one.rejected[:-1]).strip() == f"It is cold. {one.kind}"
+        whole = made.render(ICE.before(one.turn).say(f"It is cold. {one.kind}")).ids
+        assert (one.prompt + one.rejected) == whole[: len(one.prompt + one.rejected)]
+    assert counted.counts == {
+        "pairs of neglect": 2,
+        "pairs of hallucination": 2,
+        "pairs of misunderstanding": 2,
+        "pairs whose first exchanges were cut": 0,
+    }
+
+
+def longest(made: Renderer, dialogue: Dialogue, turn: int, cut: int, text: str) -> int:
+    """Tokens of the longer row of a pair whose first ``cut`` exchanges are gone."""
+    shown = dialogue.before(turn)
+    shown = shown.model_copy(update={"turns": shown.turns[2 * cut :]})
+    rows = [made.render(shown.say(answer)) for answer in (dialogue.answers[turn - 1], text)]
+    return max(max(i for i, m in enumerate(row.messages) if m is not None) + 1 for row in rows)
+
+
+def test_long_prompts_lose_their_first_exchanges_whole(tmp_path: Path) -> None:
+    made = shared("chatml")
+    only = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold."),))
+    sizes = [longest(made, ICE, 3, cut, "It is cold.") for cut in range(3)]
+    assert sizes[0] > sizes[1] > sizes[2]
+    for cut, size in enumerate(sizes):
+        counted = folder(tmp_path)
+        (one,) = pairs(made, [only], Capo(max_tokens=size), counted)  # fits to the token
+        expected = ICE.before(3)
+        assert list(one.prompt) == made.prompt(expected.model_copy(update={"turns": expected.turns[2 * cut :]}))
+        assert counted.counts["pairs whose first exchanges were cut"] == (cut > 0)
+        assert len(one.prompt) + max(len(one.chosen), len(one.rejected)) == size
+    for size, less in pairwise(sizes):  # one token fewer costs a whole exchange
+        (one,) = pairs(made, [only], Capo(max_tokens=size - 1), folder(tmp_path))
+        assert len(one.prompt) + max(len(one.chosen), len(one.rejected)) == less
+
+
+def test_what_is_too_long_is_left_out_and_counted(tmp_path: Path) -> None:
+    made, counted = shared("chatml"), folder(tmp_path)
+    short = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold."),))
+    long = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold. " * 9),))
+    limit = longest(made, ICE, 3, 2, "It is cold.")
+    assert len(pairs(made, [long, short], Capo(max_tokens=limit), counted)) == 1
+    assert counted.counts["pairs left out: query and answer alone exceed max_tokens"] == 1
+    with pytest.raises(UserError, match="no pair is left"):
+        pairs(made, [long], Capo(max_tokens=limit), folder(tmp_path))
+
+
+def test_kinds_and_cap(tmp_path: Path) -> None:
+    made, counted = shared("chatml"), folder(tmp_path)
+    found = pairs(made, [tree(), tree()], Capo(kinds=("neglect", "misunderstanding"), pairs=3), counted)
+    assert [(one.turn, one.kind) for one in found] == [(2, "neglect"), (2, "misunderstanding"), (3, "neglect")]
+    assert counted.counts["pairs not used: capo.pairs reached"] == 5
+    assert "pairs of hallucination" not in counted.counts
+    with pytest.raises(UserError, match="no pair is left"):
+        pairs(made, [tree()], Capo(kinds=("random",)), folder(tmp_path))
+
+
+def finished_before(made: Recipe, trees: list[SessionTree]) -> None:
+    """The negatives stage as train-capo finds it."""
+    write(made.folder("negatives") / "trees.jsonl", trees)
+    (made.folder("negatives") / "manifest.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Path]:
+    with tiny_model(tmp_path / "tiny") as made:
+        yield made
+
+
+def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: Path) -> None:
+    data = write(tmp_path / "data.jsonl", first_turns(4))
+    trees = [tree(one, turns=(2,)) for one in first_turns(4)]  # 12 pairs, 2 a step: 6 steps an epoch
+    overrides = ["capo.save_every=3", "capo.epochs=1.5", "sft.epochs=2"]
+    whole = recipe(tmp_path, base, *overrides, f"run.folder={tmp_path / 'whole'}", data=data)
+    killed = recipe(tmp_path, base, *overrides, data=data)
+    file = recipe_file(tmp_path, base, data)
+    for made in (whole, killed):
+        finished_before(made, trees)
+        sft.run(made, "train-sft")
+    capo.run(whole)
+    steps = log(whole.folder("train-capo"))
+    assert [line["step"] for line in steps] == list(range(1, 10))
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert steps[-1]["loss"] < 0.5  # the negatives have words in common: easily learnt
+    kinds = {key for line in steps for key in line if "/" in key and key.partition("/")[0] in capo_kinds()}
+    assert kinds == {f"{kind}/{what}" for kind in capo_kinds() for what in ("margin", "accuracy", "chosen", "rejected")}
+    for line in steps:  # each kind's mean margin lies among TRL's own
+        margins = [line[f"{kind}/margin"] for kind in capo_kinds() if f"{kind}/margin" in line]
+        assert min(margins) - 1e-5 <= line["rewards/margins"] <= max(margins) + 1e-5
+    found = manifest(whole.folder("train-capo"))
+    assert found["pairs"] == 12
+    assert found["counts"]["pairs of neglect"] == 4
+    assert found["means"]["neglect/accuracy"] > 0.5
+
+    assert killed_at(5, ["train-capo", str(file), *overrides]) == -9
+    folder_ = killed.folder("train-capo")
+    assert [path.name for path in folder_.glob("checkpoint-*")] == ["checkpoint-3"]
+    capo.run(killed)
+    resumed = log(folder_)
+    assert [line["step"] for line in resumed] == list(range(1, 10))
+    for key in ("loss", "grad_norm", "rewards/margins"):
+        assert [line[key] for line in resumed] == pytest.approx([line[key] for line in steps], abs=1e-6)
+    first, second = (
+        load_file(made.folder("train-capo") / "adapter" / "adapter_model.safetensors") for made in (whole, killed)
+    )
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=0)
+    before = load_file(whole.folder("train-sft") / "adapter" / "adapter_model.safetensors")
+    assert before.keys() == first.keys()  # one adapter of the SFT adapter's shape, no second one for the reference
+    assert all(not torch.equal(first[name], before[name]) for name in first)
+
+
+def capo_kinds() -> tuple[str, ...]:
+    return Capo().kinds
+
+
+@needs_real
+def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
+    made = recipe(
+        tmp_path, REAL, "capo.max_steps=1", "capo.accumulation=3", "capo.learning_rate=1e-6", "capo.max_tokens=256"
+    )
+    talk = session("Why is ice cold?", "Because heat leaves your hand.", "And snow?", "Snow is ice with air in it.")
+    finished_before(made, [tree(talk, "I do not know", turns=(2,))])
+    model = load_trainable(made.model, None, Lora(r=4, alpha=8), checkpointing=False)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at first: an adapter that does nothing would not tell the references apart
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(made.folder("train-sft") / "adapter")
+    del model
+    (made.folder("train-sft") / "manifest.json").write_text("{}", encoding="utf-8")
+
+    capo.run(made)
+    (line,) = log(made.folder("train-capo"))
+    margins = [line[f"{kind}/margin"] for kind in capo_kinds()]  # one pair a kind: these are the pairs
+    assert margins == pytest.approx([0, 0, 0], abs=1e-4)
+    assert line["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+    adapted = load_for_inference(made.model, made.folder("train-sft") / "adapter")
+    renderer = load_renderer(made.model)
+    context = talk.before(2)
+    sft_nll, _ = score(adapted, renderer, context, talk.answers[1])
+    with adapted.disable_adapter():
+        base_nll, _ = score(adapted, renderer, context, talk.answers[1])
+    print(f"step-0 margins {margins}, loss {line['loss']}; chosen: trained {-line['neglect/chosen']:.3f}, "
+          f"SFT {sft_nll:.3f}, bare base {base_nll:.3f} nats")
+    # bf16 sums of about 10 log-probs, in 4 bits and dequantised: apart by tenths; the bare base by tens.
+    assert -line["neglect/chosen"] == pytest.approx(sft_nll, abs=1.0)
+    assert abs(sft_nll - base_nll) > 5

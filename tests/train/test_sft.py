@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parrot_lite.errors import UserError
+from parrot_lite.lm.model import load_renderer
+from parrot_lite.lm.tokens import IGNORE
+from parrot_lite.recipe import Recipe
+from parrot_lite.train import sft
+from parrot_lite.train.sft import SPEAKERS, SftStage
+from parrot_lite.train.trainer import Padding, last_checkpoint
+from tests.tiny import first_turns, killed_at, log, manifest, recipe, recipe_file, tiny_model, write
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with tiny_model(tmp_path_factory.mktemp("base") / "tiny") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "data.jsonl", first_turns(16))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder / "adapter" / "adapter_model.safetensors")
+    return found
+
+
+def labelled(made: Recipe, data: Path, stage: SftStage) -> tuple[int, int]:
+    """Tokens and labels of what the stage trains on, counted from the masks."""
+    renderer = load_renderer(made.model)
+    tokens = labels = 0
+    for line in data.read_text(encoding="utf-8").splitlines():
+        dialogue = type(first_turns(1)[0]).model_validate_json(line)
+        mask = renderer.render(dialogue).mask(SPEAKERS[stage], first=False)
+        tokens += max(i for i, on in enumerate(mask) if on) + 1
+        labels += sum(mask)
+    return tokens, labels
+
+
+@pytest.mark.parametrize("stage", ["train-ask", "train-sft"])
+def test_trains_either_speaker(tmp_path: Path, base: Path, data: Path, stage: SftStage) -> None:
+    section = "ask" if stage == "train-ask" else "sft"
+    made = recipe(tmp_path, base, f"{section}.epochs=3", f"{section}.sessions=4", data=data)
+    sft.run(made, stage)
+    folder = made.folder(stage)
+    found = manifest(folder)
+    few = write(tmp_path / "few.jsonl", first_turns(4))
+    assert (found["tokens"], found["supervised_tokens"]) == labelled(made, few, stage)
+    assert found["counts"] == {"sessions read": 4, "turns left off behind max_tokens": 0}
+    assert found["steps"] == 6  # 4 sessions, 2 a step, 3 epochs
+    steps = log(folder)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert found["first_loss"] == round(steps[0]["loss"], 4)
+    assert found["last_loss"] == round(steps[-1]["loss"], 4)
+    assert found["last_loss"] < found["first_loss"]
+    trained = [tensor for name, tensor in weights(folder).items() if "lora_B" in name]
+    assert trained
+    assert all(tensor.abs().max() > 0 for tensor in trained)  # they start at zero
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        "adapter",
+        "attempts",
+        "log.jsonl",
+        "manifest.json",
+        "recipe.toml",
+    ]
+
+
+def test_the_first_loss_is_the_models_mean_over_the_speakers_tokens(tmp_path: Path, base: Path, data: Path) -> None:
+    """Against cross-entropy taken apart by hand: an untrained adapter changes nothing."""
+    from torch.nn import functional as F
+    from transformers import AutoModelForCausalLM
+
+    losses = {}
+    for stage, section in (("train-ask", "ask"), ("train-sft", "sft")):
+        made = recipe(
+            tmp_path, base, f"{section}.sessions=3", f"{section}.accumulation=3", "run.seed=3", data=data
+        )
+        sft.run(made, stage)  # type: ignore[arg-type]
+        losses[stage] = log(made.folder(stage))[0]["loss"]  # type: ignore[arg-type]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    renderer = load_renderer(made.model)
+    for stage, loss in losses.items():
+        total, count = 0.0, 0
+        for dialogue in first_turns(3):
+            rendered = renderer.render(dialogue)
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([rendered.ids])).logits[0]
+            for place, on in enumerate(rendered.mask(SPEAKERS[stage], first=False)):  # type: ignore[index]
+                if on:
+                    total += F.cross_entropy(logits[place - 1], torch.tensor(rendered.ids[place])).item()
+                    count += 1
+        assert loss == pytest.approx(total / count, abs=1e-4)
+    assert abs(losses["train-ask"] - losses["train-sft"]) > 1e-3
+
+
+def test_killed_and_resumed_gives_the_losses_of_an_undisturbed_run(tmp_path: Path, base: Path, data: Path) -> None:
+    # 8 sessions, 2 a step, 3 epochs = 12 steps; killed at 7, behind the checkpoint of step 5, inside the second epoch.
+    overrides = ["sft.sessions=8", "sft.epochs=3", "sft.save_every=5", "sft.lora.dropout=0.1"]
+    whole = recipe(tmp_path, base, *overrides, f"run.folder={tmp_path / 'whole'}", data=data)
+    sft.run(whole, "train-sft")
+    killed = recipe(tmp_path, base, *overrides, data=data)
+    file = recipe_file(tmp_path, base, data)
+    assert killed_at(7, ["train-sft", str(file), *overrides]) == -9
+    folder = killed.folder("train-sft")
+    assert not (folder / "manifest.json").exists()
+    assert last_checkpoint(folder) == folder / "checkpoint-5"
+    half = folder / "checkpoint-10"  # as a process killed while saving leaves it
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    sft.run(killed, "train-sft")
+    expected, got = log(whole.folder("train-sft")), log(folder)
+    assert [line["step"] for line in got] == list(range(1, 13))
+    for key in ("loss", "grad_norm", "learning_rate"):
+        assert [line[key] for line in got] == pytest.approx([line[key] for line in expected], abs=1e-6)
+    for name, tensor in weights(whole.folder("train-sft")).items():
+        torch.testing.assert_close(weights(folder)[name], tensor, atol=1e-6, rtol=0)
+    assert manifest(folder)["attempts"] == 2
+    assert not list(folder.glob("checkpoint-*"))
+
+
+def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step in (9, 10, 100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state = json.dumps({"global_step": step})
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state if step < 100 else state[:-4])
+    (tmp_path / "checkpoint-200" / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"  # 10 > 9 as numbers, not as names
+
+
+def test_batches_are_padded_and_padding_is_never_trained_on(tmp_path: Path, base: Path, data: Path) -> None:
+    logs = {}
+    for batch, accumulation in ((2, 1), (1, 2), (1, 1)):
+        made = recipe(
+            tmp_path,
+            base,
+            f"run.folder={tmp_path / f'{batch}x{accumulation}'}",
+            f"sft.batch={batch}",
+            f"sft.accumulation={accumulation}",
+            "sft.sessions=6",
+            "sft.max_steps=3",
+            data=data,
+        )
+        sft.run(made, "train-sft")
+        logs[batch, accumulation] = log(made.folder("train-sft"))
+    for key in ("loss", "grad_norm"):
+        two = [line[key] for line in logs[2, 1]]
+        assert two == pytest.approx([line[key] for line in logs[1, 2]], abs=1e-5, rel=1e-4 if key == "grad_norm" else 0)
+        assert two != pytest.approx([line[key] for line in logs[1, 1]], abs=1e-3)  # the test can tell batches apart
+
+
+def test_padding_by_hand() -> None:
+    rows: list[dict[str, Any]] = [
+        {"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7]},
+        {"input_ids": [8], "labels": [8]},
+    ]
+    batch = Padding(9)(rows)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_what_does_not_fit_is_counted(tmp_path: Path, base: Path, data: Path) -> None:
+    renderer = load_renderer(recipe(tmp_path, base, data=data).model)
+    lengths = []  # tokens up to the end of each session's first and second answer
+    for dialogue in first_turns(6):
+        messages = renderer.render(dialogue).messages
+        lengths.append(tuple(max(i for i, m in enumerate(messages) if m == which) + 1 for which in (1, 3)))
+    limit = sorted(first for first, _ in lengths)[3]  # four first answers fit, two sessions have none
+    made = recipe(tmp_path, base, f"sft.max_tokens={limit}", "sft.sessions=6", data=data)
+    sft.run(made, "train-sft")
+    fitting = [ends for ends in lengths if ends[0] <= limit]
+    assert manifest(made.folder("train-sft"))["counts"] == {
+        "sessions read": 6,
+        "sessions left out: no turn fits max_tokens": 6 - len(fitting),
+        "turns left off behind max_tokens": sum(second > limit for _, second in fitting),
+    }
+    assert len(fitting) == 4
+    nothing = recipe(tmp_path, base, "sft.max_tokens=1", f"run.folder={tmp_path / 'none'}", data=data)
+    with pytest.raises(UserError, match="no session is left to train on"):
+        sft.run(nothing, "train-sft")
