@@ -16,7 +16,7 @@ from parrot_lite.evaluate.records import Likelihood, Played
 from parrot_lite.recipe import Recipe, Stage, load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Judgment, SessionTree
-from tests.tiny import REAL, TRAINING, first_turns, log, manifest, needs_real, tiny_model, write
+from tests.tiny import REAL, TRAINING, first_turns, log, manifest, needs_real, one_thread, tiny_model, write
 
 STAGES: tuple[Stage, ...] = ("logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval")
 
@@ -145,7 +145,9 @@ def holds(made: Recipe) -> None:
     texts = {name: [one.dialogue.answers for one in played if one.model == name] for name in ("base", "sft", "capo")}
     assert texts["base"] != texts["sft"] != texts["capo"]  # each adapter was loaded
     judged = list(read(made.folder("eval") / "judgments.jsonl", Judgment))
-    answered = {(one.model, one.dialogue.id, turn) for one in played for turn in range(1, len(one.dialogue.answers) + 1)}
+    answered = {
+        (one.model, one.dialogue.id, turn) for one in played for turn in range(1, len(one.dialogue.answers) + 1)
+    }
     assert {(one.model, one.dialogue, one.turn) for one in judged if one.score is not None} == answered
     likelihoods = list(read(made.folder("eval") / "likelihoods.jsonl", Likelihood))
     assert len(likelihoods) == 3 * 3 * 3  # models, sessions, conditions
@@ -192,7 +194,7 @@ bench = {bench}
 max_tokens = 8
 models.sft = {{ kind = "local", adapter = "train-sft" }}
 [eval.judge]
-chat = {{ kind = "gguf", path = {model}, context = 2048, cache_mb = 64 }}
+chat = {{ kind = "gguf", path = {model}, context = 2048, cache_mb = 64, threads = 2 }}
 max_tokens = 12
 """
 
@@ -210,8 +212,9 @@ def test_the_real_model_trains_speaks_and_judges(tmp_path: Path, monkeypatch: py
         REAL_CHAIN.format(**{key: json.dumps(str(value)) for key, value in values.items()}), encoding="utf-8"
     )
     made = load(file)
-    for verb in ("train-sft", "eval", "report"):
-        assert parrot(monkeypatch, verb, str(file)) == 0
+    with one_thread():
+        for verb in ("train-sft", "eval", "report"):
+            assert parrot(monkeypatch, verb, str(file)) == 0
     assert [line["step"] for line in log(made.folder("train-sft"))] == [1, 2]
     assert 0.5 < manifest(made.folder("train-sft"))["first_loss"] < 6  # a language model, not noise: ln 49,152 = 10.8
     (played,) = read(made.folder("eval") / "answers.jsonl", Played)

@@ -41,14 +41,21 @@ def first_turns(count: int, turns: int = 2) -> list[Dialogue]:
 
 
 @contextmanager
-def tiny_model(folder: Path, family: str = "byte_level") -> Iterator[Path]:
-    """The model in a folder, and one thread meanwhile: for tensors this small, threads cost more than they bring."""
+def one_thread() -> Iterator[None]:
+    """For tensors this small threads bring little, and on a busy machine they wait for each other: 2 s become 45."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield _make(folder, family)
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def tiny_model(folder: Path, family: str = "byte_level") -> Iterator[Path]:
+    """The model in a folder, and one thread meanwhile."""
+    with one_thread():
+        yield _make(folder, family)
 
 
 def _make(folder: Path, family: str) -> Path:
@@ -138,7 +145,9 @@ def recipe_file(folder: Path, base: Path | str, data: Path | str = "logs", templ
     return path
 
 
-def recipe(folder: Path, base: Path | str, *overrides: str, data: Path | str = "logs", template: str = "auto") -> Recipe:
+def recipe(
+    folder: Path, base: Path | str, *overrides: str, data: Path | str = "logs", template: str = "auto"
+) -> Recipe:
     return load(recipe_file(folder, base, data, template), overrides)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class LocalChat:
         adapter = next(iter(adapter_inputs(spec, recipe).values()), None)
         self._batch = spec.batch
         self._renderer = load_renderer(recipe.model)
-        self._model: Any = load_for_inference(recipe.model, adapter)
+        self._model: Any = load_for_inference(recipe.model, adapter, merge=True)
         base = recipe.model.base.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
         held = "-nf4" if recipe.model.load_in_4bit else ""
         self.name = f"{base}{held}" + (f"+{spec.adapter}" if spec.adapter else "")
@@ -59,8 +60,10 @@ class LocalChat:
                 reason = f"prompt of {len(prompt)} tokens does not fit a context of {context}"
                 replies[index] = Reply.failure(reason, lasting="context full")
         fitting.sort(key=lambda index: len(prompts[index]))  # neighbours of one length need little padding
-        for start in range(0, len(fitting), self._batch):
-            rows = fitting[start : start + self._batch]
+        # Rows share their room; near the end of the context one would take it from its neighbours.
+        free = [index for index in fitting if len(prompts[index]) + decoding.max_tokens <= context]
+        batches = [free[start : start + self._batch] for start in range(0, len(free), self._batch)]
+        for rows in batches + [[index] for index in fitting if index not in free]:
             seeds = [derive_seed(seed, dialogues[i].id, len(dialogues[i].turns)) for i in rows]
             replies.update(zip(rows, self._decode([prompts[i] for i in rows], speaker, decoding, seeds), strict=True))
         return [replies[index] for index in range(len(dialogues))]
@@ -123,6 +126,8 @@ class LocalChat:
         ended = end is not None
         if stop_text is not None and stop_text in text:
             text, ended = text.split(stop_text, 1)[0], True
+            decode = self._renderer.tokenizer.decode
+            tokens = 1 + bisect_left(range(len(new)), True, key=lambda n: stop_text in decode(new[: n + 1]))
         if not text.strip():
             return Reply.failure("empty reply", seconds, "empty reply")
         return Reply(text=text.strip(), stop="end" if ended else "length", tokens=tokens, seconds=seconds)

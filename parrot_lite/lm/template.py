@@ -17,6 +17,8 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from parrot_lite.errors import UserError
@@ -125,6 +127,16 @@ def _pieces(template: Template, count: int) -> tuple[str, ...]:
     return (*pieces, rest)
 
 
+class _Generation(Extension):
+    """``{% generation %}`` marks the assistant's text for transformers; here its body just stands where it is."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 @functools.lru_cache(maxsize=32)
 def _compiled(source: str) -> jinja2.Template:
     def refuse(message: str) -> str:
@@ -132,7 +144,7 @@ def _compiled(source: str) -> jinja2.Template:
 
     # The environment in which model makers write chat templates: blocks trimmed, loop controls, these three names.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = refuse

@@ -63,12 +63,14 @@ class Renderer:
         """The whole session."""
         text, spans = self.template.text(dialogue)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # A space before a message may be a token of its own; the prompt stops before it, so the speaker writes it.
+        opens = [len(text[: span.start].rstrip(" ")) for span in spans]
         owners: list[int | None] = []
         message = 0
         for start, end in encoded.offset_mapping:
             while message < len(spans) and spans[message].close <= start:
                 message += 1
-            touches = message < len(spans) and end > spans[message].start
+            touches = message < len(spans) and end > opens[message]
             owners.append(message if touches else None)
         return Rendered(tuple(encoded.input_ids), tuple(owners))
 

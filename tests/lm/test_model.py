@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from parrot_lite.errors import UserError
 from parrot_lite.lm.model import load_base, load_for_inference, load_renderer, load_trainable, source
 from parrot_lite.recipe import Lora, Model
 from tests.lm.test_template import session
-from tests.tiny import REAL, needs_real
+from tests.tiny import REAL, needs_real, one_thread
 
 TALK = session("Why is ice cold?", "Because heat leaves your hand.", "And snow?", "Snow is ice with air in it.")
 
@@ -25,13 +26,18 @@ def ids_of(model: Model) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def trainable() -> Any:
+def trainable() -> Iterator[Any]:
     """The real model in NF4, computing in fp32, with an adapter that changes what it says."""
+    with one_thread():
+        yield _trainable()
+
+
+def _trainable() -> Any:
     model = load_trainable(SETTINGS, None, Lora(r=2, alpha=4), checkpointing=False)
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
@@ -59,21 +65,26 @@ def test_a_forward_pass_in_eval_mode_leaves_gradients_as_they_were(trainable: An
 
 
 @needs_real
-def test_inference_computes_what_was_trained_over(trainable: Any) -> None:
+def test_inference_computes_what_was_trained(tmp_path: Path, trainable: Any) -> None:
     """Dequantised weights against the NF4 module, and against the unquantised model, which is another one."""
     ids = ids_of(SETTINGS)
+    trainable.save_pretrained(tmp_path)
+    inference = load_for_inference(SETTINGS, tmp_path)
     with torch.inference_mode():
-        with trainable.eval().disable_adapter():
-            trained_over = trainable(input_ids=ids).logits
-        adapted = trainable(input_ids=ids).logits
-        inference = load_for_inference(SETTINGS, None)(input_ids=ids).logits
+        trained = trainable.eval()(input_ids=ids).logits
+        spoken = inference(input_ids=ids).logits
+        with trainable.disable_adapter(), inference.disable_adapter():
+            trained_over, spoken_over = trainable(input_ids=ids).logits, inference(input_ids=ids).logits
         original = load_base(SETTINGS.model_copy(update={"load_in_4bit": False})).eval()(input_ids=ids).logits
-    near = (trained_over - inference).abs().max().item()
+    near = max((trained - spoken).abs().max().item(), (trained_over - spoken_over).abs().max().item())
+    adapter = (trained - trained_over).abs().max().item()
     far = (trained_over - original).abs().max().item()
-    print(f"logits up to {original.abs().max():.1f}: NF4 module against dequantised {near:.1e}, original {far:.2f}")
-    assert near < 1e-3  # 0 where measured; bitsandbytes' packed kernel for CPUs is 1 away
-    assert far > 1
-    assert (adapted - trained_over).abs().max() > 0.1
+    print(
+        f"logits up to {original.abs().max():.1f}: NF4 module against dequantised {near:.1e}, original {far:.2f}, "
+        f"without adapter {adapter:.2f}"
+    )
+    assert near < 1e-3  # bitsandbytes' packed kernel for CPUs is 1 away
+    assert min(far, adapter) > 1  # the bound tells these models apart
 
 
 @needs_real

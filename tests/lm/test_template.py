@@ -55,7 +55,10 @@ def shared(template: str) -> Renderer:
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        ("chatml", "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nQ2<|im_end|>\n"),
+        (
+            "chatml",
+            "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nQ2<|im_end|>\n",
+        ),
         # Meta's llama generation.py: each exchange is f"{BOS}[INST] {query} [/INST] {answer} {EOS}".
         ("llama-2", "<s>[INST] Q1 [/INST] A1 </s><s>[INST] Q2 [/INST]"),
         # FastChat's vicuna_v1.1 without its system prompt: "USER: ... ASSISTANT: ...</s>".

@@ -20,7 +20,19 @@ from parrot_lite.train.capo import pairs
 from parrot_lite.types import Branch, Dialogue, Kind, Negative, SessionTree
 from tests.lm.test_template import session, shared
 from tests.lm.tokenizers import TEMPLATES
-from tests.tiny import REAL, first_turns, killed_at, log, manifest, needs_real, recipe, recipe_file, tiny_model, write
+from tests.tiny import (
+    REAL,
+    first_turns,
+    killed_at,
+    log,
+    manifest,
+    needs_real,
+    one_thread,
+    recipe,
+    recipe_file,
+    tiny_model,
+    write,
+)
 
 ICE = session("Why is ice cold?", "Because heat leaves.", "And snow?", "It too.", "Why?", "Because heat leaves.")
 
@@ -94,7 +106,7 @@ def test_long_prompts_lose_their_first_exchanges_whole(tmp_path: Path) -> None:
 def test_what_is_too_long_is_left_out_and_counted(tmp_path: Path) -> None:
     made, counted = shared("chatml"), folder(tmp_path)
     short = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold."),))
-    long = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold. " * 9),))
+    long = SessionTree(dialogue=ICE, branches=(branch(ICE, 3, "neglect", "It is cold." * 9),))
     limit = longest(made, ICE, 3, 2, "It is cold.")
     assert len(pairs(made, [long, short], Capo(max_tokens=limit), counted)) == 1
     assert counted.counts["pairs left out: query and answer alone exceed max_tokens"] == 1
@@ -172,7 +184,14 @@ def capo_kinds() -> tuple[str, ...]:
     return Capo().kinds
 
 
+@pytest.fixture
+def single() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @needs_real
+@pytest.mark.usefixtures("single")
 def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
     made = recipe(
         tmp_path, REAL, "capo.max_steps=1", "capo.accumulation=3", "capo.learning_rate=1e-6", "capo.max_tokens=256"
@@ -183,7 +202,7 @@ def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first: an adapter that does nothing would not tell the references apart
-            torch.nn.init.normal_(parameter, std=0.1)
+            torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(made.folder("train-sft") / "adapter")
     del model
     (made.folder("train-sft") / "manifest.json").write_text("{}", encoding="utf-8")
@@ -200,8 +219,10 @@ def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
     sft_nll, _ = score(adapted, renderer, context, talk.answers[1])
     with adapted.disable_adapter():
         base_nll, _ = score(adapted, renderer, context, talk.answers[1])
-    print(f"step-0 margins {margins}, loss {line['loss']}; chosen: trained {-line['neglect/chosen']:.3f}, "
-          f"SFT {sft_nll:.3f}, bare base {base_nll:.3f} nats")
-    # bf16 sums of about 10 log-probs, in 4 bits and dequantised: apart by tenths; the bare base by tens.
-    assert -line["neglect/chosen"] == pytest.approx(sft_nll, abs=1.0)
-    assert abs(sft_nll - base_nll) > 5
+    print(
+        f"step-0 margins {margins}, loss {line['loss']}; chosen: trained {-line['neglect/chosen']:.3f}, "
+        f"SFT {sft_nll:.3f}, bare base {base_nll:.3f} nats"
+    )
+    # bf16 sums over 12 tokens, in 4 bits and dequantised: 0.9 apart where measured; the bare base 23.
+    assert -line["neglect/chosen"] == pytest.approx(sft_nll, abs=3)
+    assert abs(sft_nll - base_nll) > 10

@@ -82,9 +82,7 @@ def test_the_first_loss_is_the_models_mean_over_the_speakers_tokens(tmp_path: Pa
 
     losses = {}
     for stage, section in (("train-ask", "ask"), ("train-sft", "sft")):
-        made = recipe(
-            tmp_path, base, f"{section}.sessions=3", f"{section}.accumulation=3", "run.seed=3", data=data
-        )
+        made = recipe(tmp_path, base, f"{section}.sessions=3", f"{section}.accumulation=3", "run.seed=3", data=data)
         sft.run(made, stage)  # type: ignore[arg-type]
         losses[stage] = log(made.folder(stage))[0]["loss"]  # type: ignore[arg-type]
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
