@@ -73,7 +73,7 @@ class Decoding(Section):
     max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
     choices: tuple[str, ...] = Field(
         default=(),
-        description="the reply must be one of these texts, by constrained decoding (gguf and local speakers)",
+        description="the reply is one of these texts, with the probability of each (gguf and local speakers)",
     )
 
 
@@ -237,9 +237,10 @@ class Judge(Section):
     chat: ChatSpec
     prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
     max_tokens: Positive = 512
-    constrained: bool = Field(
-        default=False,
-        description="write only a verdict, by constrained decoding: for judges too small to follow a form",
+    verdict: Literal["written", "expected"] = Field(
+        default="written",
+        description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
+        "that the judge gives to [[1]] ... [[10]] as its whole reply, for judges too small to follow a form",
     )
 
 

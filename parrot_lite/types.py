@@ -93,6 +93,7 @@ class Reply(Record):
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     seconds: float = 0.0
     reason: str | None = None
+    weights: tuple[float, ...] | None = None  # where the reply was a choice: the probability of each text
     lasting: Lasting | None = None  # why the same call would fail again; None where asking again may help
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,6 +35,13 @@ def check_due(dialogues: Sequence[Dialogue], speaker: Role) -> None:
     for dialogue in dialogues:
         if dialogue.due != speaker:
             raise ValueError(f"dialogue {dialogue.id}: the {dialogue.due} is due, not the {speaker}")
+
+
+def normalised(log_weights: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities in proportion to exp(log-probability), adding up to 1."""
+    highest = max(log_weights)
+    weights = [math.exp(weight - highest) for weight in log_weights]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:

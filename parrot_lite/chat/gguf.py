@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -11,7 +10,9 @@ from collections.abc import Sequence
 from itertools import chain, pairwise, takewhile
 from typing import TYPE_CHECKING, Literal
 
-from parrot_lite.chat import check_due
+import numpy as np
+
+from parrot_lite.chat import check_due, normalised
 from parrot_lite.errors import UserError
 from parrot_lite.lm.template import Template, source_of
 from parrot_lite.recipe import Decoding, Gguf
@@ -19,7 +20,7 @@ from parrot_lite.store import existing, locate
 from parrot_lite.types import Dialogue, Reply, Role, derive_seed
 
 if TYPE_CHECKING:
-    from llama_cpp import Llama, LlamaGrammar
+    from llama_cpp import Llama
 
 
 class GgufChat:
@@ -90,6 +91,8 @@ class GgufChat:
         try:
             self.prompted += len(prompt)
             self.prefilled += len(prompt) - self._prefixes.enter(dialogue.id, pieces)
+            if decoding.choices:
+                return self._choose(prompt, decoding.choices, start)
             self._llm.set_seed(derive_seed(seed, dialogue.id, len(dialogue.turns)))
             written, tokens, end = self._write(prompt, stop.encode(), decoding)
         except Exception as error:  # a dialogue that llama.cpp cannot continue must not end the others
@@ -99,6 +102,33 @@ class GgufChat:
         if not content:
             return Reply.failure("empty reply", time.monotonic() - start, "empty reply")
         return Reply(text=content, stop=end, tokens=tokens, seconds=time.monotonic() - start)
+
+    def _choose(self, prompt: list[int], choices: Sequence[str], start: float) -> Reply:
+        """The likeliest of the texts, with the probability of each given that it is one of them."""
+        tokens = [self._llm.tokenize(choice.encode(), add_bos=False, special=False) for choice in choices]
+        self._llm.eval(prompt[self._llm.n_tokens :])
+        weights = normalised(self._weigh(tokens))
+        best = max(range(len(choices)), key=weights.__getitem__)
+        seconds = time.monotonic() - start
+        return Reply(text=choices[best], stop="end", tokens=len(tokens[best]), seconds=seconds, weights=weights)
+
+    def _weigh(self, choices: list[list[int]]) -> list[float]:
+        """Summed log-probabilities of token lists behind what is evaluated; common beginnings are evaluated once."""
+        import llama_cpp
+
+        pointer = llama_cpp.llama_get_logits_ith(self._llm.ctx, -1)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._llm.n_vocab(),)).astype(np.float64)
+        log_probs = logits - np.logaddexp.reduce(logits)
+        scores = [float(log_probs[choice[0]]) for choice in choices]
+        here = self._llm.n_tokens
+        for first in dict.fromkeys(choice[0] for choice in choices if len(choice) > 1):
+            longer = [index for index, choice in enumerate(choices) if choice[0] == first and len(choice) > 1]
+            self._llm.eval([first])
+            for index, rest in zip(longer, self._weigh([choices[i][1:] for i in longer]), strict=True):
+                scores[index] += rest
+            self._llm.n_tokens = here
+            llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self._llm.ctx), -1, here, -1)
+        return scores
 
     def _tokens(self, dialogue: Dialogue) -> list[int]:
         tokens: list[int] = self._llm.tokenize(self.template.prompt(dialogue).encode(), add_bos=False, special=True)
@@ -116,8 +146,7 @@ class GgufChat:
     def _write(self, prompt: list[int], stop: bytes, decoding: Decoding) -> tuple[bytes, int, Literal["end", "length"]]:
         written, count = b"", 0
         limit = min(decoding.max_tokens, self._context - len(prompt))
-        options = {"top_k": 0, "top_p": decoding.top_p, "min_p": 0.0, "temp": decoding.temperature}
-        for token in self._llm.generate(prompt, **options, grammar=_grammar(decoding.choices)):
+        for token in self._llm.generate(prompt, top_k=0, top_p=decoding.top_p, min_p=0.0, temp=decoding.temperature):
             if token in self._vocabulary.ends:
                 return written, count, "end"
             piece = self._vocabulary.piece(token)
@@ -127,15 +156,6 @@ class GgufChat:
             if count == limit:
                 break
         return written, count, "length"
-
-
-def _grammar(choices: Sequence[str]) -> LlamaGrammar | None:
-    """A GBNF grammar of these texts and no other; None where any text will do."""
-    if not choices:
-        return None
-    from llama_cpp import LlamaGrammar
-
-    return LlamaGrammar.from_string("root ::= " + " | ".join(map(json.dumps, choices)), verbose=False)
 
 
 class _Vocabulary:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from parrot_lite.chat import adapter_inputs, check_due
+from parrot_lite.chat import adapter_inputs, check_due, normalised
 from parrot_lite.lm.model import load_for_inference, load_renderer
 from parrot_lite.recipe import Decoding, Local, Recipe
 from parrot_lite.types import Dialogue, Reply, Role, derive_seed
@@ -59,6 +59,9 @@ class LocalChat:
             else:
                 reason = f"prompt of {len(prompt)} tokens does not fit a context of {context}"
                 replies[index] = Reply.failure(reason, lasting="context full")
+        if decoding.choices:
+            replies.update({index: self._choose(prompts[index], decoding.choices) for index in fitting})
+            fitting = []
         fitting.sort(key=lambda index: len(prompts[index]))  # neighbours of one length need little padding
         # Rows share their room; near the end of the context one would take it from its neighbours.
         free = [index for index in fitting if len(prompts[index]) + decoding.max_tokens <= context]
@@ -84,11 +87,7 @@ class LocalChat:
                 processors.append(TopPLogitsWarper(decoding.top_p))
             processors.append(RowSeededGumbel(seeds))
         room = self._model.config.max_position_embeddings - width
-        stopping: dict[str, Any] = (
-            {} if stop_text is None else {"stop_strings": [stop_text], "tokenizer": self._renderer.tokenizer}
-        )
-        if decoding.choices:
-            stopping["prefix_allowed_tokens_fn"] = self._only(decoding.choices, width, stop_ids)
+        stopping = {} if stop_text is None else {"stop_strings": [stop_text], "tokenizer": self._renderer.tokenizer}
         out = self._model.generate(
             input_ids=ids,
             attention_mask=seen,
@@ -107,17 +106,23 @@ class LocalChat:
         seconds = (time.monotonic() - started) / len(prompts)
         return [self._reply(row[width:].tolist(), set(stop_ids), stop_text, seconds) for row in out]
 
-    def _only(
-        self, choices: Sequence[str], width: int, stop_ids: list[int]
-    ) -> Callable[[int, torch.Tensor], list[int]]:
-        allowed = [self._renderer.encode(choice) for choice in choices]
-
-        def following(_row: int, ids: torch.Tensor) -> list[int]:
-            written = ids[width:].tolist()
-            reached = [choice[len(written) :] for choice in allowed if choice[: len(written)] == written]
-            return sorted({rest[0] if rest else stop_ids[0] for rest in reached}) or stop_ids
-
-        return following
+    @torch.inference_mode()
+    def _choose(self, prompt: list[int], choices: Sequence[str]) -> Reply:
+        started = time.monotonic()
+        answers = [self._renderer.encode(choice) for choice in choices]
+        width = max(map(len, answers))
+        rows = torch.tensor([prompt + answer + [0] * (width - len(answer)) for answer in answers])
+        # Padding behind an answer is seen by nothing that is read.
+        logits = self._model(rows.to(self._model.device), logits_to_keep=width + 1, use_cache=False).logits
+        log_probs = logits.float().log_softmax(-1).cpu()
+        scores = [
+            sum(float(row[at, token]) for at, token in enumerate(answer))
+            for row, answer in zip(log_probs, answers, strict=True)
+        ]
+        weights = normalised(scores)
+        best = max(range(len(choices)), key=weights.__getitem__)
+        seconds = time.monotonic() - started
+        return Reply(text=choices[best], stop="end", tokens=len(answers[best]), seconds=seconds, weights=weights)
 
     def _reply(self, new: list[int], stop_ids: set[int], stop_text: str | None, seconds: float) -> Reply:
         end = next((i for i, token in enumerate(new) if token in stop_ids), None)

@@ -52,8 +52,8 @@ class ServerChat:
         """One reply a dialogue, in order. Raises UserError where the server refuses the key or knows no such model."""
         check_due(dialogues, speaker)
         if decoding.choices:
-            fix = "Set eval.judge.constrained = false, or judge with a gguf or local speaker"
-            raise UserError("a server cannot be held to a choice of replies", self._spec.base_url, fix)
+            fix = "Set eval.judge.verdict = written, or judge with a gguf or local speaker"
+            raise UserError("a server cannot be asked to weigh a choice of replies", self._spec.base_url, fix)
         with ThreadPoolExecutor(self._spec.concurrency) as pool:
             return list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
 

@@ -21,7 +21,7 @@ from parrot_lite.types import Dialogue, Judgment, Reply, Turn
 PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
 REPAIR = PROMPTS / "judge-repair.txt"
 REFERENCED = frozenset({"math", "reasoning", "coding", "extraction"})  # where one answer is right
-VERDICTS = tuple(f"[[{score}]]" for score in range(1, 11))  # all that a constrained judge can write
+VERDICTS = tuple(f"[[{score}]]" for score in range(1, 11))
 NO_VERDICT = "no verdict"
 NO_ANSWER = "no answer"
 
@@ -44,6 +44,15 @@ def parse(text: str) -> float | None:
     if not found or not 1 <= float(found[-1]) <= 10:
         return None
     return float(found[-1])
+
+
+def expected(weights: Sequence[float]) -> float:
+    """The mean of 1 to 10 under the judge's probabilities of ``VERDICTS``, which add up to 1.
+
+    >>> expected([0, 0, 0, 0.5, 0, 0.5, 0, 0, 0, 0])
+    5.0
+    """
+    return sum(score * weight for score, weight in enumerate(weights, 1))
 
 
 def neutralise(text: str) -> str:
@@ -138,7 +147,7 @@ def judge(
     Judgment without a score whose reason is the call's; ``retry`` tells whether to make it again.
     """
     decoding = Decoding(
-        temperature=0.0, top_p=1.0, max_tokens=spec.max_tokens, choices=VERDICTS if spec.constrained else ()
+        temperature=0.0, top_p=1.0, max_tokens=spec.max_tokens, choices=VERDICTS if spec.verdict == "expected" else ()
     )
     cases: list[_Case] = []
     unanswered: list[Judgment] = []
@@ -202,6 +211,8 @@ def _ask(cases: Sequence[_Case], chat: Chat, decoding: Decoding, seed: int) -> l
     for index, reply in enumerate(chat.reply([case.ask for case in cases], "assistant", decoding, seed)):
         if reply.text is None:
             settled[index] = cases[index].unheard(reply, None)
+        elif reply.weights is not None:
+            settled[index] = cases[index].settle(expected(reply.weights), reply.text, None)
         elif (score := parse(reply.text)) is not None:
             settled[index] = cases[index].settle(score, reply.text, None)
         elif reply.text.strip():

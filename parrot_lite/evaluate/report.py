@@ -24,6 +24,7 @@ from parrot_lite.store import read, require, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 WIDTH = 100  # where the output is no terminal
+VERDICT = {"written": "", "expected": ": expected score"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
 Cell = tuple[float, int]  # nats and tokens
@@ -140,7 +141,7 @@ def build(recipe: Recipe) -> Report:
             ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
             for index, name in enumerate(models, 1)
         ),
-        ("judge", ", ".join(judges) if judges else "none"),
+        ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         ("seed", str(recipe.run.seed)),
         ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),

@@ -33,8 +33,8 @@ class Estimate:
 
         (1.960 + 0.842) standard errors, the standard error read off the interval's width as of a normal one.
         """
-        if self.low is None or self.high is None:
-            return None
+        if self.low is None or self.high is None or self.low == self.high:
+            return None  # values without spread say nothing about the spread that other sessions would have
         return (1.960 + 0.842) * (self.high - self.low) / (2 * 1.960)
 
 

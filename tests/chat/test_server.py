@@ -266,6 +266,6 @@ def test_what_would_fail_again_says_so(server: Loopback, fault: Answer, lasting:
 
 
 def test_a_choice_of_replies_is_refused_before_a_call(server: Loopback) -> None:
-    with pytest.raises(UserError, match="cannot be held to a choice"):
+    with pytest.raises(UserError, match="cannot be asked to weigh a choice"):
         chat_with(server).reply(dialogues(1), "assistant", DECODING.model_copy(update={"choices": ("yes", "no")}), 0)
     assert server.requests == []

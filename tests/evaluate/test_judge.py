@@ -246,3 +246,13 @@ def test_a_failed_reply_stops_that_session_alone(blank: str) -> None:
 def test_scripted_speakers_fit_the_seam() -> None:
     question = _question()
     assert [one.score for one in _judge(ScriptedChat.of(["Rating: [[3]]"]), question, _played(question))] == [3.0, 3.0]
+
+
+def test_an_expected_score_is_the_mean_over_the_weights() -> None:
+    question = _question()
+    weights = (0.0,) * 6 + (0.25, 0.0, 0.5, 0.25)  # 7, 9, 9, 10 in quarters: 35 / 4
+    chat = Speaker(lambda _: Reply(text="[[9]]", stop="end", weights=weights))
+    spec = SPEC.model_copy(update={"verdict": "expected"})
+    groups = judge([_played(question)], [question], chat, load_prompts("score"), spec, 0, 4)
+    assert [judgment.score for group in groups for judgment in group] == [8.75, 8.75]
+    assert chat.calls[0][1].choices == tuple(f"[[{n}]]" for n in range(1, 11))
