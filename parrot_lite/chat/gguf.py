@@ -39,7 +39,7 @@ class GgufChat:
         try:
             import llama_cpp
         except ImportError as error:
-            fix = 'Install the extra: pip install "parrot-lite[gguf]"'
+            fix = "Run make setup, or in the checkout: pip install '.[gguf]'"
             raise UserError(f"llama-cpp-python does not import ({error})", spec.path, fix) from None
         path = existing(locate(spec.path))
         try:

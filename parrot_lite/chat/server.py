@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from openai import APIStatusError
     from openai.types.chat import ChatCompletionMessageParam
 
-# A dialogue opens with its user, whom the endpoint plays as "assistant"; many templates insist that "user" comes first.
 # What servers say when the same request would be refused again.
 LASTING: dict[str, Lasting] = {
-    "maximum context length": "context full",  # OpenAI, vLLM
+    "context length": "context full",  # OpenAI, vLLM
+    "maximum model length": "context full",  # newer vLLM
     "available context size": "context full",  # llama-server
     "context window": "context full",  # llama-cpp-python's server
     "content management policy": "content filter",  # Azure
 }
+REFUSED = (400, 413, 422)  # about this one request where the server answers others, about the set-up where it does not
+# A dialogue opens with its user, whom the endpoint plays as "assistant"; many templates insist that "user" comes first.
 OPENING = "Hello! What can I do for you?"
 
 
@@ -46,16 +48,27 @@ class ServerChat:
         self.name = spec.model
         self._spec = spec
         self._client = OpenAI(base_url=spec.base_url, api_key=key, timeout=spec.timeout, max_retries=spec.retries)
+        self._answered = False  # whether any call has gone well; set by the threads, and never unset
+        self._denied: str | None = None  # what came with a 403
         self._asker = resources.files("parrot_lite.data").joinpath("prompts", "asker.txt").read_text(encoding="utf-8")
 
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
-        """One reply a dialogue, in order. Raises UserError where the server refuses the key or knows no such model."""
+        """One reply a dialogue, in order. Raises UserError where the server refuses the key or knows no such model.
+
+        A refused request (400, 413, 422, 403) is a lasting failure once any call has gone well, this batch included.
+        Where none has, the set-up may be at fault: then a 403 raises and the others may be tried again.
+        """
         check_due(dialogues, speaker)
         if decoding.choices:
             fix = "Set eval.judge.verdict = written, or judge with a gguf or local speaker"
             raise UserError("a server cannot be asked to weigh a choice of replies", self._spec.base_url, fix)
         with ThreadPoolExecutor(self._spec.concurrency) as pool:
-            return list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
+            replies = list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
+        if self._answered:
+            return replies
+        if self._denied is not None:
+            raise self._wrong_key(self._denied)
+        return [_retryable(reply) if reply.lasting == "refused request" else reply for reply in replies]
 
     def close(self) -> None:
         """Close the connections."""
@@ -85,22 +98,27 @@ class ServerChat:
                 max_tokens=decoding.max_tokens,
                 seed=derive_seed(seed, dialogue.id, len(dialogue.turns)),
             )
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            fix = f"Put a valid key into ${self._spec.api_key_env}"
-            raise UserError(f"the server refuses the key: {_said(error)}", self._spec.base_url, fix) from None
+        except openai.AuthenticationError as error:
+            raise self._wrong_key(_said(error)) from None
         except openai.NotFoundError as error:
             fix = f"Check model = '{self._spec.model}' and the path in base_url, which often ends in /v1"
             raise UserError(f"no such model or path: {_said(error)}", self._spec.base_url, fix) from None
         except openai.APIStatusError as error:
             said = _said(error)
-            return Reply.failure(
-                said, time.monotonic() - start, next((v for k, v in LASTING.items() if k in said), None)
-            )
+            if error.status_code == 403:  # a wrong key, or a filter that some endpoints have: reply() tells them apart
+                self._denied = said
+            return Reply.failure(said, time.monotonic() - start, _lasting(error.status_code, said))
         except openai.APITimeoutError:
             return Reply.failure(f"timeout: nothing within {self._spec.timeout:g} s", time.monotonic() - start)
         except openai.APIError as error:
             return Reply.failure(f"connection: {error.__cause__ or error}", time.monotonic() - start)
-        return _parse(response.status_code, response.content, time.monotonic() - start)
+        reply = _parse(response.status_code, response.content, time.monotonic() - start)
+        self._answered = self._answered or reply.text is not None
+        return reply
+
+    def _wrong_key(self, said: str) -> UserError:
+        fix = f"Put a valid key into ${self._spec.api_key_env}"
+        return UserError(f"the server refuses the key: {said}", self._spec.base_url, fix)
 
 
 class _Message(BaseModel):
@@ -146,6 +164,20 @@ def _parse(status: int, body: bytes, seconds: float) -> Reply:
 
 def _message(role: Role, content: str) -> ChatCompletionMessageParam:
     return {"role": "user", "content": content} if role == "user" else {"role": "assistant", "content": content}
+
+
+def _lasting(status: int, said: str) -> Lasting | None:
+    """Why the same request would be refused again, if the set-up is not at fault."""
+    for words, lasting in LASTING.items():
+        if words in said.lower():
+            return lasting
+    if status == 403:
+        return "content filter"
+    return "refused request" if status in REFUSED else None
+
+
+def _retryable(reply: Reply) -> Reply:
+    return reply.model_copy(update={"lasting": None})
 
 
 def _said(error: APIStatusError) -> str:

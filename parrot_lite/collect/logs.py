@@ -158,10 +158,10 @@ def _fitted(dialogue: Dialogue, logs: Logs, counts: Counter[str], seen: set[byte
     cut = whole.model_copy(update={"turns": whole.turns[: 2 * keep]})
     if logs.english and (why := _foreign(cut, logs.english)):
         return rejected("not English", why)
-    text = "\x1f".join(turn.content for turn in cut.turns)
+    text = "\x1f".join(turn.content for turn in cut.turns[:2])
     digest = blake2b(text.encode(), digest_size=16).digest()
-    if digest in seen:  # shared twice under two ids: one copy could train what the other one tests
-        return rejected("same text as an earlier session")
+    if digest in seen:  # shared twice, at two lengths under two ids: one copy could train what the other one tests
+        return rejected("same opening as an earlier session")
     seen.add(digest)
     if keep < len(whole.answers):
         counts["sessions cut"] += 1

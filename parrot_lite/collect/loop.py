@@ -1,12 +1,14 @@
 """The collect stage: asker and answerer take turns from seed queries (paper section 3.2). Run: parrot collect
 
 Sessions go through in chunks, in lockstep, and each is written when it ends. What a session gets is drawn from its id,
-so neither chunks nor a resumed run change it.
+so neither chunks nor a resumed run change it (with local models up to the rounding of batches of another size).
+What compares sessions with each other waits until all are played.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -23,6 +25,7 @@ from parrot_lite.store import Journal, RunFolder, existing, locate, read, requir
 from parrot_lite.types import Dialogue, Rejected, Reply, derive_seed
 
 SOURCE = "collect"
+REPEATED = "repeated across sessions"
 
 
 class End(NamedTuple):
@@ -61,6 +64,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 failures = _play(recipe, left, kept, rejected, folder)
                 failures.refuse("collect", folder.path, len(sessions))
         put_in_order(folder.path / "dialogues.jsonl", lambda record: record["id"], [one.id for one in sessions])
+        _part_sessions(folder, collect.keep_turns)
         _count(folder)
 
 
@@ -183,9 +187,11 @@ def _target(session: Dialogue, recipe: Recipe) -> int:
 
 
 def _answered(session: Dialogue, reply: Reply, target: int) -> Dialogue | End | Unfinished:
-    """The session with its answer, or its end. An answer cut at max_tokens stays; a refused exchange goes."""
+    """The session with its answer, or its end: an exchange whose answer is cut, empty or a refusal goes."""
     if reply.text is None:
         return _without_reply(session, reply)
+    if reply.stop == "length":
+        return End(session.complete(), "answer too long", reply.text)
     if not reply.text.strip():
         return End(session.complete(), "empty answer")
     if filters.refusal(reply.text):
@@ -221,17 +227,41 @@ def _objection(query: str, earlier: Sequence[str], collect: Collect) -> str | No
     return "repeated query" if filters.repeats(query.strip(), earlier, collect.max_rouge) else None
 
 
+def _part_sessions(folder: RunFolder, keep_turns: int) -> None:
+    """Cut each session, in file order, at its first follow-up that an earlier session has word for word.
+
+    What is too short then is rejected, and that is written before the file takes its place in one step: after a kill
+    between the two, or behind both, the next attempt finds the same again.
+    """
+    path = folder.path / "dialogues.jsonl"
+    beside = path.with_name(path.name + ".part")
+    seen: set[str] = set()
+    with (
+        folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
+        beside.open("w", encoding="utf-8") as parted,
+    ):
+        for session in read(path, Dialogue):
+            length = next((n for n, query in enumerate(session.queries) if n and query in seen), None)
+            if length is not None and length < keep_turns:
+                if session.id not in rejected:
+                    detail = f"{length} exchanges; {session.queries[length][:200]}"
+                    rejected.append(Rejected(id=session.id, source=SOURCE, reason=REPEATED, detail=detail))
+                continue
+            if length is not None:
+                session = session.model_copy(update={"turns": session.turns[: 2 * length], "ended": REPEATED})
+            seen.update(session.queries)
+            parted.write(session.model_dump_json(exclude_none=True) + "\n")
+    os.replace(beside, path)
+
+
 def _count(folder: RunFolder) -> None:
     """Counts from the files, so that they are those of all attempts. Raises UserError where no session was kept."""
     counts = folder.counts
     counts["sessions"] = 0
-    seen: set[str] = set()
     for session in read(folder.path / "dialogues.jsonl", Dialogue):
         counts["sessions"] += 1
         counts["exchanges"] += len(session.answers)
         counts[f"ended: {session.ended}"] += 1
-        counts["queries that an earlier session has word for word"] += len(seen.intersection(session.queries))
-        seen.update(session.queries)
     reasons = Counter(record.reason for record in read(folder.path / "rejected.jsonl", Rejected))
     counts.update({f"rejected: {reason}": count for reason, count in reasons.items()})
     if not counts["sessions"]:

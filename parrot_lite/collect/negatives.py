@@ -225,6 +225,8 @@ def _guess(place: Place, reply: Reply) -> Shown | Skipped | Failed:
 def _text(reply: Reply) -> str | Skipped | Failed:
     if reply.text is None:
         return Skipped(reply.lasting) if reply.lasting else Failed(reply.reason or "unknown")
+    if reply.stop == "length":
+        return Skipped("cut at max_tokens")  # an answer that breaks off would teach that breaking off is the fault
     return reply.text.strip() or Skipped("empty reply")
 
 

@@ -1,4 +1,7 @@
-"""Benchmarks of any number of turns, in FastChat's ``question.jsonl`` form (lm-sys/FastChat, ``llm_judge/data``)."""
+"""What is measured on: benchmarks of any number of turns, and the held-out sessions of the probe.
+
+A benchmark has FastChat's ``question.jsonl`` form (lm-sys/FastChat, ``llm_judge/data``).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import Any
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate.records import Question
-from parrot_lite.store import existing
+from parrot_lite.recipe import Probe, Recipe
+from parrot_lite.store import existing, read, require
+from parrot_lite.types import Dialogue
 
 BUNDLED = Path(__file__).parents[1] / "data" / "bench.jsonl"
 FIX = 'A line is {"question_id", "category", "turns": [...]}, with "reference": [...] where there are any'
@@ -83,3 +88,12 @@ def pick(questions: Sequence[Question], n: int | None) -> list[Question]:
         order.append((rounds[question.category], index))
         rounds[question.category] += 1
     return [questions[index] for _, index in sorted(sorted(order)[:n], key=lambda at: at[1])]
+
+
+def heldout(recipe: Recipe, settings: Probe) -> list[Dialogue]:
+    """The sessions that the probe scores, in file order. Raises UserError where they are fewer than two."""
+    sessions = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue))[: settings.sessions]
+    if len(sessions) < 2:
+        what = "the probe swaps histories between sessions and needs two"
+        raise UserError(what, "eval.probe.sessions", "Raise it, or logs.heldout")
+    return sessions

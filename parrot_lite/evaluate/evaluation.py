@@ -28,6 +28,8 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
     if recipe.eval.sessions is not None and recipe.eval.sessions > len(questions):
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
+    if recipe.eval.probe is not None:
+        bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
             _play(recipe, folder, questions)

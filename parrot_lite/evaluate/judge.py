@@ -1,7 +1,8 @@
 """A judge is a prompt file, a speaker and a pure parser: every turn is judged over the transcript up to it.
 
 The prompt lays the transcript first and the instruction last, so that the prompts of one session's turns share their
-beginning and a speaker with a prefix cache reads each turn once.
+beginning. A server with a prefix cache need not read that again. The GGUF speaker reads every prompt whole: it keeps
+its state by dialogue and by message, and here every turn is a dialogue of its own with one message.
 """
 
 from __future__ import annotations

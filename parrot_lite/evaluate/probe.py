@@ -14,23 +14,27 @@ from torch.nn import functional as F
 
 from parrot_lite.chat import adapter_inputs
 from parrot_lite.context import dependence
+from parrot_lite.evaluate import bench
 from parrot_lite.evaluate.records import Likelihood
 from parrot_lite.lm.model import load_for_inference, load_renderer
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.progress import progress
 from parrot_lite.recipe import Local, Probe, Recipe
-from parrot_lite.store import RunFolder, read, require
+from parrot_lite.store import RunFolder
 from parrot_lite.types import Dialogue, derive_seed
 
 Item = tuple[str, int, str | None, str, Dialogue, str]  # session, turn, rule, condition, context, answer
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:
-    """Score every local model of ``[eval.models]``; appends to ``likelihoods.jsonl`` and resumes there."""
+    """Score every local model of ``[eval.models]``; appends to ``likelihoods.jsonl`` and resumes there.
+
+    Raises UserError where fewer than two sessions are held out.
+    """
     settings = recipe.eval.probe
     if settings is None:
         return
-    heldout = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue))[: settings.sessions]
+    heldout = bench.heldout(recipe, settings)
     renderer = load_renderer(recipe.model)
     wanted, too_long = [], 0
     for turn_items in items(heldout, settings, recipe.run.seed):

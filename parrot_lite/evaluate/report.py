@@ -6,6 +6,7 @@ Reads the finished eval folder only, so it prints again at any time what was mea
 from __future__ import annotations
 
 import re
+import textwrap
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from parrot_lite.store import read, require, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 WIDTH = 100  # where the output is no terminal
+CELL = 28  # "10.00 [10.00, 10.00] 128/128"
+ACROSS = 3  # such cells in a row
 VERDICT = {"written": "", "expected": ": expected score"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
@@ -148,7 +151,7 @@ def build(recipe: Recipe) -> Report:
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables += [_scores(models, judgments, played, numbers), _turns(models, judgments)]
+        tables += [_scores(models, judgments, played, numbers), *_turns(models, judgments, numbers)]
     if recipe.eval.probe:
         tables += _context(models, likelihoods, numbers)
     return Report(
@@ -197,36 +200,43 @@ def scores(judgments: Sequence[Judgment]) -> dict[str, dict[str, dict[int, float
 
 
 def _scores(models: Sequence[str], judgments: Sequence[Judgment], played: Sequence[Played], numbers: _Numbers) -> Table:
-    first = models[0]
     found = scores(judgments)
     asked = Counter(judgment.model for judgment in judgments)
     rows = []
     for model in models:
         own = found.get(model, {})
-        judged = sum(map(len, own.values()))
-        against = numbers.difference(own, found.get(first, {})) if model != first else None
-        detectable = against.detectable if against else None
-        rows.append(
-            (
-                model,
-                f"{written(numbers.mean(own), '.2f')} ({judged}/{asked[model]} judged)",
-                _length(model, played),
-                written(against, "+.2f"),
-                "-" if detectable is None else f"{detectable:.2f}",
-            )
-        )
+        judged = f"{sum(map(len, own.values()))}/{asked[model]} judged"
+        rows.append((model, written(numbers.mean(own), ".2f"), judged, _length(model, played)))
+        for other in _baselines(model, [one for one in models if one in found]):
+            against = numbers.difference(own, found[other])
+            paired = f"{against.values if against else 0} in both"
+            rows.append((f"  minus {other}", _against(against, ".2f"), paired, ""))
     missing = Counter(judgment.reason for judgment in judgments if judgment.score is None)
     return Table(
         "Judge score, 1 to 10",
-        ("Model", "Score [95%]", "Tokens/answer", f"Minus {first} [95%]", "Detectable"),
+        ("Model", "Score [95%]", "Turns", "Tokens/answer"),
         tuple(rows),
         (
             "Score: mean over the judged turns, each judged over the transcript up to it. An unjudged turn counts as "
             "missing, never as a low score." + _reasons(missing),
-            f"Minus {first}: over the turns judged in both, paired. Detectable: the smallest true difference that so "
-            "many sessions would show in 80% of experiments.",
+            "Minus: over the turns judged in both, paired. Detectable: the smallest true difference that so many "
+            "sessions would show in 80% of experiments.",
         ),
     )
+
+
+def _baselines(model: str, measured: Sequence[str]) -> list[str]:
+    """What a model is compared with, of those measured: the first, and the one before it, which may be the same."""
+    before = measured[: measured.index(model)] if model in measured else []
+    return list(dict.fromkeys([*before[:1], *before[-1:]]))
+
+
+def _against(difference: Estimate | None, form: str) -> str:
+    """A difference, and below it the detectable effect where the spread tells one."""
+    line = written(difference, f"+{form}")
+    if difference is None or difference.detectable is None:
+        return line
+    return f"{line}\ndetectable {difference.detectable:{form}}"
 
 
 def _reasons(missing: Counter[str | None]) -> str:
@@ -241,25 +251,45 @@ def _length(model: str, played: Sequence[Played]) -> str:
     return f"{sum(counts) / answers:.0f}" if answers and len(counts) == len(own) else "-"
 
 
-def _turns(models: Sequence[str], judgments: Sequence[Judgment]) -> Table:
-    numbers = sorted({judgment.turn for judgment in judgments})
-    rows = []
+def _turns(models: Sequence[str], judgments: Sequence[Judgment], numbers: _Numbers) -> list[Table]:
+    """Turns down, models across: as many models a table as fit in ``WIDTH``."""
+    title, notes = "Judge score by turn", _turn_notes(models, judgments)
+    blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
+    tables = []
+    for number, block in enumerate(blocks, 1):
+        rows = [(str(turn), *_turn(block, judgments, turn, numbers)) for turn in sorted({j.turn for j in judgments})]
+        rows.append(("all", *_turn(block, judgments, None, numbers)))
+        head = ("Turn", *("\n".join(textwrap.wrap(model, CELL)) for model in block))
+        part = f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""
+        tables.append(Table(title + part, head, tuple(rows), notes if number == len(blocks) else ()))
+    return tables
+
+
+def _turn(models: Sequence[str], judgments: Sequence[Judgment], turn: int | None, numbers: _Numbers) -> list[str]:
+    cells = []
     for model in models:
-        own = [judgment for judgment in judgments if judgment.model == model]
-        cells = [_mean_score([judgment for judgment in own if judgment.turn == turn]) for turn in numbers]
-        rows.append((model, *cells, _mean_score(own)))
-    return Table(
-        "Judge score by turn",
-        ("Model", *map(str, numbers), "all"),
-        tuple(rows),
-        ("Means without intervals; below each, judged turns of all turns asked.",),
+        own = [one for one in judgments if one.model == model and turn in (one.turn, None)]
+        found = scores(own).get(model, {})
+        cells.append(f"{written(numbers.mean(found), '.2f')} {sum(map(len, found.values()))}/{len(own)}")
+    return cells
+
+
+def _turn_notes(models: Sequence[str], judgments: Sequence[Judgment]) -> tuple[str, ...]:
+    note = "Mean, its 95% interval over sessions, and judged turns of all turns asked."
+    judged = {
+        model: {(j.dialogue, j.turn) for j in judgments if j.model == model and j.score is not None} for model in models
+    }
+    asked = {(j.dialogue, j.turn) for j in judgments}
+    if all(turns == asked for turns in judged.values()):
+        return (note,)
+    counts = ", ".join(f"{model} {len(turns)}/{len(asked)}" for model, turns in judged.items())
+    same = len({frozenset(turns) for turns in judged.values()}) == 1
+    effect = "every mean leaves them out" if same else "the models' means are over different turns"
+    return (
+        note,
+        f"Turns are missing ({counts}): {effect}. They are not missing at random: a session whose context is full "
+        "ends early. Only the differences compare the same turns.",
     )
-
-
-def _mean_score(judgments: Sequence[Judgment]) -> str:
-    given = [judgment.score for judgment in judgments if judgment.score is not None]
-    value = f"{sum(given) / len(given):.2f}" if given else "-"
-    return f"{value}\n{len(given)}/{len(judgments)}"
 
 
 def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]:
@@ -295,8 +325,8 @@ def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: 
         "NLL: how unlikely the session's own answer is under its true history, nats per token; lower is likelier.",
         "PMI-swap: NLL under another session's history minus NLL under the true one; higher = leans on its history.",
         "PMI-none: NLL without history minus NLL under the true one.",
-        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions; differences are over "
-        "the turns that both models have.",
+        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions. Minus: over the "
+        "turns that both models have, paired. Detectable: as above, of true differences in 80% of experiments.",
     )
     dependent = [one for one in likelihoods if one.rule is not None]
     other = [one for one in likelihoods if one.rule is None]
@@ -314,17 +344,17 @@ def _context_table(
         cells = by_model[one.model].setdefault((one.dialogue, one.turn), {})
         cells[one.condition] = (one.nll, one.tokens)
     rows = []
-    first = next((model for model in models if by_model[model]), models[0])  # a server's likelihoods cannot be had
+    measured = [model for model in models if by_model[model]]  # a server's likelihoods cannot be had
     for model in models:
         own = by_model[model]
         rows.append(
             (model, _sessions_turns(own), *(written(numbers.mean(measure(own)), ".3f") for _, measure in MEASURES))
         )
-        if own and model != first:
-            mine = {key: cells for key, cells in own.items() if key in by_model[first]}
-            base = {key: cells for key, cells in by_model[first].items() if key in own}
+        for other in _baselines(model, measured):
+            mine = {key: cells for key, cells in own.items() if key in by_model[other]}
+            base = {key: cells for key, cells in by_model[other].items() if key in own}
             differences = (numbers.difference(measure(mine), measure(base)) for _, measure in MEASURES)
-            rows.append((f"  minus {first}", _sessions_turns(mine), *(written(one, "+.3f") for one in differences)))
+            rows.append((f"  minus {other}", _sessions_turns(mine), *(_against(one, ".3f") for one in differences)))
     head = ("Model", "Sessions,\nturns", *(f"{name} [95%]" for name, _ in MEASURES))
     return Table(title, head, tuple(rows), notes)
 

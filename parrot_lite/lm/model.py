@@ -31,7 +31,10 @@ def device_of(model: Model) -> torch.device:
     """The device that ``model.device`` names. Raises UserError where it asks for a card that is not there."""
     if model.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is visible", "model.device", "Set model.device=auto or cpu")
-    return torch.device("cuda" if model.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if model.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # With its index: accelerate takes a 4-bit model on "cuda" to lie elsewhere than on the "cuda:0" it trains on.
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def dtype_of(model: Model) -> torch.dtype:
@@ -52,7 +55,8 @@ def attention_of(model: Model) -> str:
     """The attention implementation that ``model.attention`` names."""
     if model.attention != "auto":
         return model.attention
-    flash = device_of(model).type == "cuda" and transformers.utils.is_flash_attn_2_available()
+    on_card = device_of(model).type == "cuda" and dtype_of(model).itemsize == 2  # it computes in 16 bits alone
+    flash = on_card and transformers.utils.is_flash_attn_2_available()
     return "flash_attention_2" if flash else "sdpa"
 
 
@@ -70,6 +74,7 @@ def source(model: Model) -> str:
         raise UserError("no such GGUF file", str(path), "Mend model.base")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parrot_lite" / fingerprint(path)
     if not cache.exists():
+        _sweep(cache)
         say(f"{path.name}: converting to safetensors once, into {cache}")
         beside = cache.with_name(f"{cache.name}.{os.getpid()}.part")
         where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -84,6 +89,21 @@ def source(model: Model) -> str:
         except OSError:  # another process was first
             shutil.rmtree(beside)
     return str(cache)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed conversions left beside ``cache``: as large as the model in float32."""
+    for left in cache.parent.glob(f"{cache.name}.*.part"):
+        pid = int(left.name.split(".")[-2])
+        try:
+            os.kill(pid, 0)
+            alive = pid != os.getpid()  # in a container the same few ids come again
+        except ProcessLookupError:
+            alive = False
+        except PermissionError:
+            alive = True
+        if not alive:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def load_renderer(model: Model) -> Renderer:
@@ -120,9 +140,11 @@ def _from_pretrained(kind: Any, model: Model, **options: Any) -> Any:
 
 
 def load_trainable(model: Model, adapter: Path | None, lora: Lora, checkpointing: bool) -> Any:
-    """Base with a trainable adapter: a new one, or ``adapter`` continued."""
+    """Base with a trainable adapter: a new one, or ``adapter`` continued. Raises UserError for float16 on a CPU."""
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
+    if device_of(model).type == "cpu" and dtype_of(model) == torch.float16:
+        raise UserError("float16 does not train on a CPU", "model.dtype", "Set auto, bfloat16 or float32")
     base = load_base(model)
     if model.load_in_4bit:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=checkpointing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from parrot_lite.errors import UserError
@@ -50,27 +51,37 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
 
 def _candidates(renderer: Renderer, trees: Iterable[SessionTree], section: Capo) -> Iterator[tuple[Pair | None, int]]:
     for tree in trees:
-        for branch in tree.branches:
-            if branch.negative.kind not in section.kinds:
+        yield from _of_tree(renderer, tree, section)
+
+
+def _of_tree(renderer: Renderer, tree: SessionTree, section: Capo) -> Iterator[tuple[Pair | None, int]]:
+    @cache  # the negatives of a turn share all of this
+    def shared(turn: int, cut: int) -> tuple[Dialogue, tuple[int, ...], tuple[int, ...]]:
+        context = tree.dialogue.before(turn)
+        shown = context.model_copy(update={"turns": context.turns[2 * cut :]})
+        prompt = tuple(renderer.prompt(shown))
+        return shown, prompt, _answer(renderer, shown, prompt, tree.dialogue.answers[turn - 1])
+
+    for branch in tree.branches:
+        if branch.negative.kind not in section.kinds:
+            continue
+        for cut in range(branch.turn):
+            shown, prompt, chosen = shared(branch.turn, cut)
+            if len(prompt) + len(chosen) > section.max_tokens:
                 continue
-            context = tree.dialogue.before(branch.turn)
-            chosen, rejected = tree.dialogue.answers[branch.turn - 1], branch.negative.text
-            for cut in range(branch.turn):
-                shown = context.model_copy(update={"turns": context.turns[2 * cut :]})
-                prompt = renderer.prompt(shown)
-                answers = [_answer(renderer, shown, prompt, text) for text in (chosen, rejected)]
-                if len(prompt) + max(map(len, answers)) <= section.max_tokens:
-                    yield Pair(tree.id, branch.turn, branch.negative.kind, tuple(prompt), *answers), cut
-                    break
-            else:
-                yield None, 0
+            rejected = _answer(renderer, shown, prompt, branch.negative.text)
+            if len(prompt) + len(rejected) <= section.max_tokens:
+                yield Pair(tree.id, branch.turn, branch.negative.kind, prompt, chosen, rejected), cut
+                break
+        else:
+            yield None, 0
 
 
-def _answer(renderer: Renderer, context: Dialogue, prompt: list[int], text: str) -> tuple[int, ...]:
+def _answer(renderer: Renderer, context: Dialogue, prompt: tuple[int, ...], text: str) -> tuple[int, ...]:
     rendered = renderer.render(context.say(text))
     last = len(context.turns)
     end = max(i for i, message in enumerate(rendered.messages) if message == last) + 1
-    if rendered.ids[: len(prompt)] != tuple(prompt):
+    if rendered.ids[: len(prompt)] != prompt:
         raise UserError(
             "the prompt's tokens are not a prefix of prompt and answer", f"dialogue {context.id}", "Choose a template"
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parrot_lite.errors import UserError
-from parrot_lite.progress import say
+from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Recipe
 from parrot_lite.store import RunFolder, dialogue_files, model_inputs, read, stage_folder
 from parrot_lite.types import Dialogue, Role
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from parrot_lite.lm.tokens import Example, Renderer
 
 SftStage = Literal["train-ask", "train-sft"]
+MANY = 2000  # sessions that take long enough to render for a bar
 SPEAKERS: dict[SftStage, Role] = {"train-ask": "user", "train-sft": "assistant"}
 
 
@@ -32,26 +35,32 @@ def run(recipe: Recipe, stage: SftStage, rerun: bool = False) -> None:
 
         renderer = load_renderer(recipe.model)
         dialogues = chain.from_iterable(read(path, Dialogue) for path in files.values())
-        kept = examples(renderer, islice(dialogues, section.sessions), SPEAKERS[stage], section.max_tokens, folder)
+        wanted = islice(dialogues, section.sessions)
+        there = sum(map(_lines, files.values()))
+        total = there if section.sessions is None else min(there, section.sessions)
+        kept = examples(renderer, wanted, SPEAKERS[stage], section.max_tokens, folder, total)
         fit_speaker(recipe, section, renderer, kept, folder)
 
 
 def examples(
-    renderer: Renderer, dialogues: Iterable[Dialogue], speaker: Role, max_tokens: int, folder: RunFolder
+    renderer: Renderer, dialogues: Iterable[Dialogue], speaker: Role, max_tokens: int, folder: RunFolder, total: int
 ) -> list[Example]:
     """What the loss sees, with every turn and session that ``max_tokens`` left off counted in ``folder``.
 
-    Raises UserError where nothing is left.
+    ``total`` is the number of dialogues, for the bar. Raises UserError where nothing is left.
     """
     kept = []
-    for dialogue in dialogues:
-        folder.counts["sessions read"] += 1
-        example = renderer.example(dialogue, speaker, max_tokens)
-        if example is None:
-            folder.counts["sessions left out: no turn fits max_tokens"] += 1
-            continue
-        folder.counts["turns left off behind max_tokens"] += example.cut
-        kept.append(example)
+    with progress(f"{folder.stage}: rendering", total) if total > MANY else nullcontext() as bar:
+        for dialogue in dialogues:
+            if bar is not None:
+                bar.advance()
+            folder.counts["sessions read"] += 1
+            example = renderer.example(dialogue, speaker, max_tokens)
+            if example is None:
+                folder.counts["sessions left out: no turn fits max_tokens"] += 1
+                continue
+            folder.counts["turns left off behind max_tokens"] += example.cut
+            kept.append(example)
     if not kept:
         raise UserError("no session is left to train on", f"{folder.stage}", "Raise max_tokens or add data")
     if folder.counts["turns left off behind max_tokens"]:
@@ -59,3 +68,8 @@ def examples(
             f"{folder.stage}: {folder.counts['turns left off behind max_tokens']} turns lie behind max_tokens, left off"
         )
     return kept
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(not line.isspace() for line in lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import trl
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
+from peft import load_peft_weights, set_peft_model_state_dict
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -21,7 +21,7 @@ from parrot_lite.lm.model import device_of, dtype_of, load_trainable
 from parrot_lite.lm.tokens import IGNORE, Example, Renderer
 from parrot_lite.progress import Bar, console, progress, say
 from parrot_lite.recipe import Lora, Model, Recipe, Sft, Training
-from parrot_lite.store import RunFolder
+from parrot_lite.store import RunFolder, write_atomically
 from parrot_lite.train.losses import dpo_loss
 from parrot_lite.train.pairs import Pair
 from parrot_lite.train.steps import steps_of
@@ -39,12 +39,12 @@ def fit_speaker(
         return Trainer(
             model=model,
             args=TrainingArguments(**arguments),
-            train_dataset=[{"input_ids": list(e.ids), "labels": list(e.labels)} for e in examples],
+            train_dataset=[{"input_ids": e.ids, "labels": e.labels} for e in examples],
             data_collator=Padding(pad_of(renderer)),
             callbacks=[watch],
         )
 
-    _fit(build, folder, arguments["max_steps"])
+    _fit(build, model, folder, arguments["max_steps"])
     model.save_pretrained(folder.path / "adapter")
     _conclude(folder, arguments["max_steps"])
     folder.facts["tokens"] = sum(len(e.ids) for e in examples)
@@ -57,7 +57,6 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
     disable_progress_bar()
     if not console.is_terminal:
         os.environ.setdefault("TQDM_DISABLE", "1")
-    say(f"train-capo: log-probs of {len(pairs)} pairs under the reference, the SFT adapter")
     set_seed(recipe.run.seed)
     # A PeftModel that is passed in gets a frozen copy named "ref" as its reference. With a peft_config instead, TRL
     # would take "adapters off" as the reference: the bare base, which never saw SFT.
@@ -65,6 +64,7 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
     arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(pairs))
 
     def build(watch: TrainerCallback) -> Trainer:
+        say(f"train-capo: log-probs of {len(pairs)} pairs under the reference, the SFT adapter")
         return PairTrainer(
             model=model,
             args=trl.DPOConfig(
@@ -85,7 +85,7 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
             callbacks=[watch],
         )
 
-    _fit(build, folder, arguments["max_steps"])
+    _fit(build, model, folder, arguments["max_steps"])
     model.save_pretrained(folder.path / "adapter", selected_adapters=["default"])
     _conclude(folder, arguments["max_steps"])
     folder.facts["pairs"] = len(pairs)
@@ -125,14 +125,20 @@ def arguments_of(section: Training, model: Model, seed: int, folder: Path, examp
     }
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole.
+# All that resuming reads, so that a checkpoint half written or half deleted is none. The state is written last.
+WHOLE = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 
-    A process killed while saving leaves a folder without ``trainer_state.json``, which is written last; resuming from
-    the highest number, as ``get_last_checkpoint`` does, would fail on it.
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole.
+
+    A process killed while saving or deleting leaves a folder that lacks files; resuming from the highest number, as
+    ``get_last_checkpoint`` does, would fail on it or go on without the optimizer's state.
     """
     whole = []
     for path in folder.glob("checkpoint-*"):
+        if not all((path / name).is_file() for name in WHOLE):
+            continue
         try:
             state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
@@ -157,11 +163,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self._log = log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Forget what was logged behind the checkpoint that training resumes from: those steps come again."""
+        """Training begins or resumes."""
+        self.forget(state.global_step)
+
+    def forget(self, step: int) -> None:
+        """Drop what was logged behind ``step``, the checkpoint that training resumes from: those steps come again."""
         if self._log.exists():
             lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-            self._log.write_text("".join(kept), encoding="utf-8")
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_atomically(self._log, "".join(kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """What the Trainer logs, a line a step."""
@@ -177,12 +187,12 @@ class Padding:
     def __init__(self, pad: int) -> None:
         self._pad = pad
 
-    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
         """Rows of ids and labels → three (rows, width) tensors."""
         width = max(len(row["input_ids"]) for row in rows)
 
-        def filled(lists: list[list[int]], value: int) -> torch.Tensor:
-            return torch.tensor([items + [value] * (width - len(items)) for items in lists])
+        def filled(lists: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+            return torch.tensor([[*items, *[value] * (width - len(items))] for items in lists])
 
         return {
             "input_ids": filled([row["input_ids"] for row in rows], self._pad),
@@ -206,8 +216,20 @@ class PairTrainer(trl.DPOTrainer):  # type: ignore[misc]  # trl is untyped here
     TRL's own means.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Over a 4-bit base TRL rounds every trainable weight to bfloat16, behind the copy it made for the reference.
+        # Training starts from the SFT adapter as it is.
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = self.model.get_parameter(name.replace(".default.", ".ref.")).data.clone()
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """TRL's, which hands every key that it does not know to the model."""
+        return super().compute_ref_log_probs(model, {key: value for key, value in inputs.items() if key != "kinds"})
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any) -> Any:
         """TRL's loss; the policy's log-probs are read from its forward pass as it goes by."""
@@ -231,12 +253,16 @@ class PairTrainer(trl.DPOTrainer):  # type: ignore[misc]  # trl is untyped here
         return loss
 
 
-def _fit(build: Any, folder: RunFolder, steps: int) -> None:
+def _fit(build: Any, model: Any, folder: RunFolder, steps: int) -> None:
     checkpoint = last_checkpoint(folder.path)
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
     if checkpoint:
         say(f"{folder.stage}: resuming behind step {done} of {steps}")
     watch = Watch(folder.path / "log.jsonl")
+    if checkpoint and done >= steps:  # Trainer.train would go one step further
+        watch.forget(done)
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+        return
     trainer = build(watch)  # DPO scores its pairs under the reference here, which is no step
     trainer.remove_callback(PrinterCallback)
     with progress(folder.stage, steps, done) as watch.bar:
@@ -258,6 +284,5 @@ def _conclude(folder: RunFolder, steps: int) -> None:
     )
     if per_kind:
         folder.facts["means"] = {key: round(sum(values) / len(values), 4) for key, values in sorted(per_kind.items())}
-    for path in folder.path.glob("checkpoint-*"):
-        shutil.rmtree(path)
+    folder.leftovers.extend(sorted(folder.path.glob("checkpoint-*")))  # until the manifest is there, a kill needs them
     (folder.path / "README.md").unlink(missing_ok=True)  # TRL's model card speaks of hubs

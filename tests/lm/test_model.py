@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from parrot_lite.errors import UserError
-from parrot_lite.lm.model import load_base, load_for_inference, load_renderer, load_trainable, source
+from parrot_lite.lm import model as models
+from parrot_lite.lm.model import attention_of, load_base, load_for_inference, load_renderer, load_trainable, source
 from parrot_lite.recipe import Lora, Model
 from tests.lm.test_template import session
 from tests.tiny import REAL, needs_real, one_thread
@@ -126,3 +130,59 @@ def test_a_missing_card_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
         load_base(Model(base="anything", device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cuda", torch.bfloat16, "flash_attention_2"),
+        ("cuda", torch.float16, "flash_attention_2"),
+        ("cuda", torch.float32, "sdpa"),
+        ("cpu", torch.bfloat16, "sdpa"),
+    ],
+)
+def test_flash_attention_computes_in_16_bits(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, expected: str
+) -> None:
+    monkeypatch.setattr(models, "device_of", lambda _: torch.device(device))
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: True)
+    settings = Model(base="anything", dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+    assert attention_of(settings) == expected
+    assert attention_of(settings.model_copy(update={"attention": "eager"})) == "eager"
+
+
+def test_float16_on_a_cpu_is_one_line() -> None:
+    with pytest.raises(UserError, match="float16 does not train on a CPU"):
+        load_trainable(Model(base="anything", device="cpu", dtype="float16"), None, Lora(), checkpointing=False)
+
+
+def test_what_killed_conversions_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Converted:
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(**_: Any) -> Converted:
+            return Converted()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "AutoModelForCausalLM", Auto)
+    monkeypatch.setattr(models, "AutoTokenizer", Auto)
+    file = tmp_path / "some.gguf"
+    file.write_bytes(b"weights")
+    cache = Path(source(Model(base=str(file))))
+    cache.rmdir()
+    with subprocess.Popen(["true"]) as process:
+        pass
+    left = {
+        name: cache.with_name(f"{cache.name}.{pid}.part")
+        for name, pid in (("dead", process.pid), ("own", os.getpid()), ("alive", os.getppid()))
+    }
+    other = cache.with_name(f"another.{process.pid}.part")
+    for folder in (*left.values(), other):
+        folder.mkdir()
+        (folder / "half").write_bytes(b"half")
+    assert source(Model(base=str(file))) == str(cache)
+    assert {path.name for path in cache.parent.iterdir()} == {cache.name, left["alive"].name, other.name}
+    assert not list(cache.iterdir())  # nothing of the own id's leftover came in

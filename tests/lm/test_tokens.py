@@ -187,7 +187,7 @@ def test_examples_are_cut_behind_whole_turns(template: str, speaker: Role) -> No
             assert example is None
             continue
         assert example is not None
-        assert example.ids == rendered.ids[: end[fitting[-1]]]
+        assert tuple(example.ids) == rendered.ids[: end[fitting[-1]]]
         assert example.cut == len(wanted) - len(fitting)
         assert len(example.labels) == len(example.ids) <= limit
         labelled = {rendered.messages[i] for i, label in enumerate(example.labels) if label != IGNORE}

@@ -15,7 +15,7 @@ from parrot_lite.lm.model import load_for_inference, load_renderer, load_trainab
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.recipe import Capo, Lora, Recipe
 from parrot_lite.store import RunFolder
-from parrot_lite.train import capo, sft
+from parrot_lite.train import capo, sft, trainer
 from parrot_lite.train.capo import pairs
 from parrot_lite.types import Branch, Dialogue, Kind, Negative, SessionTree
 from tests.lm.test_template import session, shared
@@ -33,6 +33,7 @@ from tests.tiny import (
     tiny_model,
     write,
 )
+from tests.train.test_sft import Killed, killed_in_conclude
 
 ICE = session("Why is ice cold?", "Because heat leaves.", "And snow?", "It too.", "Why?", "Because heat leaves.")
 
@@ -190,11 +191,51 @@ def single() -> Iterator[None]:
         yield
 
 
+def test_killed_behind_the_last_step_trains_no_further(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "data.jsonl", first_turns(2))
+    made = recipe(tmp_path, base, data=data)
+    finished_before(made, [tree(one, turns=(2,)) for one in first_turns(2)])
+    sft.run(made, "train-sft")
+    with monkeypatch.context() as patched:
+        killed_in_conclude(patched)
+        with pytest.raises(Killed):
+            capo.run(made)
+    adapter = made.folder("train-capo") / "adapter" / "adapter_model.safetensors"
+    expected = adapter.read_bytes()
+    adapter.unlink()
+    monkeypatch.setattr(trainer, "PairTrainer", None)  # no step, and no log-probs under the reference
+    capo.run(made)
+    assert adapter.read_bytes() == expected
+    assert manifest(made.folder("train-capo"))["steps"] == 3
+
+
+def test_the_kinds_never_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        trainer.trl.DPOTrainer, "compute_ref_log_probs", lambda self, model, inputs: seen.append(inputs)
+    )
+    batch = trainer.PairPadding(pad_token_id=0)(
+        [{"prompt_ids": [1], "chosen_ids": [2, 3], "rejected_ids": [4], "kind": "neglect"}]
+    )
+    assert batch["kinds"] == ["neglect"]
+    trainer.PairTrainer.compute_ref_log_probs(object.__new__(trainer.PairTrainer), None, batch)
+    assert seen[0].keys() == batch.keys() - {"kinds"}
+
+
 @needs_real
 @pytest.mark.usefixtures("single")
-def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path, dtype: str) -> None:
     made = recipe(
-        tmp_path, REAL, "capo.max_steps=1", "capo.accumulation=3", "capo.learning_rate=1e-6", "capo.max_tokens=256"
+        tmp_path,
+        REAL,
+        f"model.dtype={dtype}",
+        "capo.max_steps=1",
+        "capo.accumulation=3",
+        "capo.learning_rate=1e-6",
+        "capo.max_tokens=256",
     )
     talk = session("Why is ice cold?", "Because heat leaves your hand.", "And snow?", "Snow is ice with air in it.")
     finished_before(made, [tree(talk, "I do not know", turns=(2,))])
@@ -212,6 +253,15 @@ def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path) -> None:
     margins = [line[f"{kind}/margin"] for kind in capo_kinds()]  # one pair a kind: these are the pairs
     assert margins == pytest.approx([0, 0, 0], abs=1e-4)
     assert line["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+    first, after = (
+        load_file(made.folder(stage) / "adapter" / "adapter_model.safetensors") for stage in ("train-sft", "train-capo")
+    )
+    assert first.keys() == after.keys()
+    for name, tensor in after.items():
+        assert tensor.dtype == first[name].dtype == torch.float32
+        # One step of 1e-6 away; rounded to bfloat16, as TRL leaves it, up to 2e-3 away.
+        torch.testing.assert_close(tensor, first[name], atol=3e-6, rtol=0)
 
     adapted = load_for_inference(made.model, made.folder("train-sft") / "adapter")
     renderer = load_renderer(made.model)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from parrot_lite.errors import UserError
 from parrot_lite.lm.model import load_renderer
 from parrot_lite.lm.tokens import IGNORE
 from parrot_lite.recipe import Recipe
-from parrot_lite.train import sft
+from parrot_lite.store import RunFolder
+from parrot_lite.train import sft, trainer
 from parrot_lite.train.sft import SPEAKERS, SftStage
-from parrot_lite.train.trainer import Padding, last_checkpoint
+from parrot_lite.train.trainer import WHOLE, Padding, last_checkpoint
 from tests.tiny import first_turns, killed_at, log, manifest, recipe, recipe_file, tiny_model, write
 
 
@@ -128,12 +132,55 @@ def test_killed_and_resumed_gives_the_losses_of_an_undisturbed_run(tmp_path: Pat
 
 def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) is None
-    for step in (9, 10, 100, 200):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10, 100, *range(200, 200 + len(WHOLE))):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in WHOLE:
+            (folder / name).write_bytes(b"")
         state = json.dumps({"global_step": step})
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state if step < 100 else state[:-4])
-    (tmp_path / "checkpoint-200" / "trainer_state.json").unlink()
+        (folder / "trainer_state.json").write_text(state if step != 100 else state[:-4])
+    for step, name in enumerate(WHOLE, 200):  # half deleted, whichever file went first
+        (tmp_path / f"checkpoint-{step}" / name).unlink()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"  # 10 > 9 as numbers, not as names
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_killed_behind_the_last_step_trains_no_further(
+    tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """Killed before or behind the adapter is written: only the manifest is missing."""
+    made = recipe(tmp_path, base, "sft.sessions=6", "sft.save_every=2", data=data)
+    folder = made.folder("train-sft")
+    with monkeypatch.context() as patched:
+        killed_in_conclude(patched)
+        with pytest.raises(Killed):
+            sft.run(made, "train-sft")
+    assert last_checkpoint(folder) == folder / "checkpoint-3"
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    expected, logged = adapter.read_bytes(), (folder / "log.jsonl").read_bytes()
+    if not saved:
+        shutil.rmtree(folder / "adapter")
+    monkeypatch.setattr(Trainer, "train", None)  # no step
+    sft.run(made, "train-sft")
+    assert adapter.read_bytes() == expected
+    assert (folder / "log.jsonl").read_bytes() == logged
+    assert (manifest(folder)["steps"], manifest(folder)["attempts"]) == (3, 2)
+    assert not list(folder.glob("checkpoint-*"))
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_in_conclude(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next training stage dies where its steps are done and its manifest is not there yet."""
+    conclude = trainer._conclude
+
+    def die(folder: RunFolder, steps: int) -> None:
+        conclude(folder, steps)
+        raise Killed
+
+    monkeypatch.setattr(trainer, "_conclude", die)
 
 
 def test_batches_are_padded_and_padding_is_never_trained_on(tmp_path: Path, base: Path, data: Path) -> None:
@@ -159,10 +206,11 @@ def test_batches_are_padded_and_padding_is_never_trained_on(tmp_path: Path, base
 
 def test_padding_by_hand() -> None:
     rows: list[dict[str, Any]] = [
-        {"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7]},
-        {"input_ids": [8], "labels": [8]},
+        {"input_ids": array("i", [5, 6, 7]), "labels": array("i", [IGNORE, 6, 7])},
+        {"input_ids": array("i", [8]), "labels": array("i", [8])},
     ]
     batch = Padding(9)(rows)
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
