@@ -20,7 +20,7 @@ from tests.tiny import REAL, TRAINING, first_turns, log, manifest, needs_real, o
 
 STAGES: tuple[Stage, ...] = ("logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval")
 
-# Asker, answerer, writer and the judged models are the random LLaMA; it gives no verdicts, so the judge is scripted.
+# Asker and judged models are the random LLaMA. It ends no answer and gives no verdict, so the others are scripted.
 CHAIN = """
 [run]
 folder = {runs}
@@ -44,15 +44,13 @@ min_turns = 2
 max_turns = 3
 keep_turns = 1
 asker = {{ kind = "local", adapter = "train-ask" }}
-answerer = {{ kind = "local" }}
+answerer = {{ kind = "scripted", path = {answers} }}
 asker_decoding = {{ max_tokens = 16 }}
-answerer_decoding = {{ max_tokens = 16 }}
 [negatives]
 data = ["collect", "logs"]
 sessions = 4
 turns_per_session = 1
-writer = {{ kind = "local" }}
-decoding = {{ max_tokens = 12 }}
+writer = {{ kind = "scripted", path = {answers} }}
 [sft]
 data = ["collect", "logs"]
 max_steps = 4
@@ -92,8 +90,10 @@ def parrot(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def file(tmp_path: Path) -> Iterator[Path]:
     judge = tmp_path / "judge.jsonl"
     judge.write_text("".join(json.dumps(f"Rating: [[{score}]]") + "\n" for score in (3, 5, 8)), encoding="utf-8")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(f"It is the {word}.") + "\n" for word in ("first", "second", "third")))
     with tiny_model(tmp_path / "tiny") as base:
-        values = {"runs": tmp_path / "runs", "base": base, "judge": judge}
+        values = {"runs": tmp_path / "runs", "base": base, "judge": judge, "answers": answers}
         path = tmp_path / "chain.toml"
         path.write_text(
             CHAIN.format(training=TRAINING, **{key: json.dumps(str(value)) for key, value in values.items()}),

@@ -113,7 +113,8 @@ class ServerChat:
         except openai.APIError as error:
             return Reply.failure(f"connection: {error.__cause__ or error}", time.monotonic() - start)
         reply = _parse(response.status_code, response.content, time.monotonic() - start)
-        self._answered = self._answered or reply.text is not None
+        if reply.text is not None:
+            self._answered = True
         return reply
 
     def _wrong_key(self, said: str) -> UserError:

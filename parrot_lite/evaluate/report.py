@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from parrot_lite.errors import UserError
+from parrot_lite.evaluate.judge import NO_ANSWER
 from parrot_lite.evaluate.records import Condition, Likelihood, Played
 from parrot_lite.evaluate.statistics import Estimate, Values, difference, mean
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
@@ -27,6 +28,7 @@ from parrot_lite.types import Judgment, derive_seed
 WIDTH = 100  # where the output is no terminal
 CELL = 28  # "10.00 [10.00, 10.00] 128/128"
 ACROSS = 3  # such cells in a row
+DETECTABLE = "Detectable: the smallest true difference that so many sessions would show in 80% of experiments."
 VERDICT = {"written": "", "expected": ": expected score"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
@@ -219,8 +221,7 @@ def _scores(models: Sequence[str], judgments: Sequence[Judgment], played: Sequen
         (
             "Score: mean over the judged turns, each judged over the transcript up to it. An unjudged turn counts as "
             "missing, never as a low score." + _reasons(missing),
-            "Minus: over the turns judged in both, paired. Detectable: the smallest true difference that so many "
-            "sessions would show in 80% of experiments.",
+            "Minus: over the turns judged in both, paired. " + DETECTABLE,
         ),
     )
 
@@ -285,11 +286,12 @@ def _turn_notes(models: Sequence[str], judgments: Sequence[Judgment]) -> tuple[s
     counts = ", ".join(f"{model} {len(turns)}/{len(asked)}" for model, turns in judged.items())
     same = len({frozenset(turns) for turns in judged.values()}) == 1
     effect = "every mean leaves them out" if same else "the models' means are over different turns"
-    return (
-        note,
-        f"Turns are missing ({counts}): {effect}. They are not missing at random: a session whose context is full "
-        "ends early. Only the differences compare the same turns.",
+    unanswered = sum((one.reason or "").startswith(NO_ANSWER) for one in judgments)
+    late = (
+        f" {unanswered} had no answer: hardly at random, as a full context ends a session early." if unanswered else ""
     )
+    paired = "The differences are paired: over the same turns of both."
+    return note, f"Turns are missing (judged: {counts}): {effect}.{late} {paired}"
 
 
 def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]:
@@ -326,7 +328,7 @@ def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: 
         "PMI-swap: NLL under another session's history minus NLL under the true one; higher = leans on its history.",
         "PMI-none: NLL without history minus NLL under the true one.",
         "Per token within a session (sum of nats by sum of tokens), then the mean over sessions. Minus: over the "
-        "turns that both models have, paired. Detectable: as above, of true differences in 80% of experiments.",
+        "turns that both models have, paired. " + DETECTABLE,
     )
     dependent = [one for one in likelihoods if one.rule is not None]
     other = [one for one in likelihoods if one.rule is None]

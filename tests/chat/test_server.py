@@ -154,7 +154,6 @@ def test_nobody_listens() -> None:
     ("answer", "complaint"),
     [
         (error(401, "wrong key"), r"the server refuses the key: HTTP 401: wrong key\. Put a valid key into \$MY_KEY$"),
-        (error(403, "not yours"), r"the server refuses the key: HTTP 403: not yours\."),
         (error(404, "no m"), r"no such model or path: HTTP 404: no m\. Check model = 'm'"),
     ],
 )
@@ -253,7 +252,11 @@ def test_a_real_server_plays_both_speakers(real_server: str) -> None:
     ("fault", "lasting"),
     [
         (error(400, "This model's maximum context length is 8 tokens"), "context full"),
+        (error(400, "The prompt is longer than the Maximum Model Length of 8"), "context full"),
+        (error(400, "Requested tokens exceed the context length"), "context full"),
         (error(400, "malformed"), None),
+        (error(413, "large"), None),
+        (error(422, "no"), None),
         (error(500, "overloaded"), None),
         (completion(None), "empty reply"),
         (completion("I", finish="content_filter"), "content filter"),
@@ -263,6 +266,49 @@ def test_what_would_fail_again_says_so(server: Loopback, fault: Answer, lasting:
     server.script.append(fault)
     (reply,) = chat_with(server).reply(dialogues(1), "assistant", DECODING, 0)
     assert (reply.text, reply.stop, reply.lasting) == (None, "failed", lasting)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [
+        (error(400, "malformed"), "refused request"),
+        (error(413, "too large"), "refused request"),
+        (error(422, "unprocessable"), "refused request"),
+        (error(403, "flagged by moderation"), "content filter"),
+        (error(400, "beyond the context length"), "context full"),
+        (error(429, "slow down"), None),
+        (error(500, "overloaded"), None),
+    ],
+)
+@pytest.mark.parametrize("order", ["fault last", "fault first", "in a call of its own"])
+def test_where_others_are_answered_a_refusal_is_about_its_request(
+    server: Loopback, fault: Answer, lasting: str | None, order: str
+) -> None:
+    chat = chat_with(server, concurrency=1)
+    server.script.extend([fault, completion("a")] if order == "fault first" else [completion("a"), fault])
+    if order == "in a call of its own":
+        replies = [
+            *chat.reply(dialogues(1), "assistant", DECODING, 0),
+            *chat.reply(dialogues(1), "assistant", DECODING, 0),
+        ]
+    else:
+        replies = chat.reply(dialogues(2), "assistant", DECODING, 0)
+    assert sorted(reply.text or "" for reply in replies) == ["", "a"]
+    (failed,) = (reply for reply in replies if reply.stop == "failed")
+    assert failed.lasting == lasting
+
+
+def test_a_403_where_nobody_is_answered_is_about_the_key(server: Loopback) -> None:
+    server.script.extend([error(500), error(403, "not yours"), error(400)])
+    chat = chat_with(server, api_key_env="MY_KEY")
+    with pytest.raises(UserError, match=r"refuses the key: HTTP 403: not yours\. Put a valid key into \$MY_KEY$"):
+        chat.reply(dialogues(3), "assistant", DECODING, 0)
+
+
+def test_an_empty_reply_proves_no_set_up(server: Loopback) -> None:
+    server.script.extend([completion(None), error(400, "malformed")])
+    replies = chat_with(server, concurrency=1).reply(dialogues(2), "assistant", DECODING, 0)
+    assert [reply.lasting for reply in replies] == ["empty reply", None]
 
 
 def test_a_choice_of_replies_is_refused_before_a_call(server: Loopback) -> None:

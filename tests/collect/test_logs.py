@@ -103,7 +103,7 @@ KEYS = (
         (["what is", "it is one 9", "and you", "the same"], "answer too long"),
         (["什么 是 这个", "它 是 一", "and you", "the same"], "not English"),
         (["Hola necesito ayuda", "Claro que si", "Quiero versos", "Aqui tienes"], "not English"),
-        (["what is 0", "it is one", "and you", "the same"], "same text as an earlier session"),
+        (["what is 0", "it is one", "and you", "the same"], "same opening as an earlier session"),
         (["what is 9", "", "and you", "the same"], "empty message"),
     ],
 )
@@ -116,6 +116,16 @@ def test_every_filter(tmp_path: Path, row: list[str], reason: str) -> None:
     assert [(r.id, r.reason) for r in rejected] == [("c3", reason)]
     assert manifest["counts"][f"rejected: {reason}"] == 1
     assert manifest["counts"]["sessions read"] == 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_conversation_at_two_lengths_is_never_on_both_sides(tmp_path: Path, seed: int) -> None:
+    shared = ["first 0", "one", "second", "two", "third", "three"]
+    one = recipe(tmp_path, *written(tmp_path, [shared, *pairs(4)]), "heldout=2", seed=seed)  # the first pair is a copy
+    logs.run(one)
+    train, heldout, rejected, _ = result(one)
+    assert sorted(d.id for d in [*train, *heldout]) == ["c0", "c2", "c3", "c4"]
+    assert [(r.id, r.reason) for r in rejected] == [("c1", "same opening as an earlier session")]
 
 
 @pytest.mark.parametrize(("key", "exchanges"), [("max_turns=2", 2), ("max_words=7", 3), ("max_turns=3", 3)])

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from parrot_lite.collect import loop
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.recipe import load
-from parrot_lite.store import read
+from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Rejected, Reply
 from tests.collect.speakers import DEMO, FunctionChat, recipe_in, said, script
 
 SEED = "How do bees find flowers?"
 FOLLOW_UPS = ["Which colours attract them most?", "Do wasps behave similarly there?", "Could robots pollinate instead?"]
+ELSEWHERE = ["Does it ever freeze?", "Who fishes there now?"]  # asked where the session did not open with SEED
 
 
 def records(recipe):
@@ -53,7 +55,7 @@ def play(monkeypatch, recipe, ask, answer):
 
 
 def follow_up(session):
-    return said(FOLLOW_UPS[len(session.answers) - 1])
+    return said((FOLLOW_UPS if session.queries[0] == SEED else ELSEWHERE)[len(session.answers) - 1])
 
 
 def answered(session):
@@ -72,7 +74,6 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
     assert done["counts"] == {
         "ended: target": 1,
         "exchanges": 3,
-        "queries that an earlier session has word for word": 0,
         "seeds": 1,
         "sessions": 1,
     }
@@ -110,6 +111,8 @@ def test_a_query_that_fails_a_filter_ends_the_session(tmp_path, monkeypatch, que
         (said(" \n"), "empty answer"),
         (Reply.failure("HTTP 200, empty reply (stopped as stop)", lasting="empty reply"), "empty answer"),
         (Reply.failure("HTTP 400: too long", lasting="context full"), "context full"),
+        (Reply.failure("HTTP 422: no", lasting="refused request"), "refused request"),
+        (Reply(text="They see ultra", stop="length"), "answer too long"),
     ],
 )
 def test_a_refused_or_missing_answer_goes_with_its_query(tmp_path, monkeypatch, answer, reason):
@@ -119,12 +122,73 @@ def test_a_refused_or_missing_answer_goes_with_its_query(tmp_path, monkeypatch, 
     assert (session.ended, session.queries) == (reason, (SEED, FOLLOW_UPS[0]))
 
 
-def test_a_cut_answer_stays_and_is_counted(tmp_path, monkeypatch):
-    recipe = settings(tmp_path)
-    play(monkeypatch, recipe, follow_up, lambda s: Reply(text="Cut off at", stop="length"))
-    [session], _ = records(recipe)
-    assert session.answers == ("Cut off at",) * 3
-    assert manifest(recipe)["calls"]["answerer"]["cut"] == 3
+def test_a_cut_answer_ends_the_session_and_is_counted(tmp_path, monkeypatch):
+    recipe = settings(tmp_path, seeds=(SEED, "Name a river."))
+
+    def answer(session):
+        cut = session.queries[0] != SEED or len(session.queries) == 3
+        return Reply(text="Cut off at", stop="length") if cut else answered(session)
+
+    play(monkeypatch, recipe, follow_up, answer)
+    [session], [rejected] = records(recipe)
+    assert (session.ended, session.answers) == ("answer too long", ("Answer 1.", "Answer 2."))
+    assert (rejected.reason, rejected.detail) == ("answer too long", "0 exchanges; Cut off at")
+    assert manifest(recipe)["calls"]["answerer"]["cut"] == 2
+
+
+OPENINGS = ("Name a river.", "Who painted that ceiling?", "Recommend some soup.", "How tall are giraffes?")
+# By place in the order of sessions: the second loses its last exchange, the third all but its first, the fourth asks
+# again what the third alone had asked, and the second's opening.
+SAID = (
+    ("Is it long?", "Any bridges there?"),
+    ("Who fishes now?", "Is it long?"),
+    ("Any bridges there?", "Why so cold?"),
+)
+
+
+def across(tmp_path, monkeypatch):
+    """Play OPENINGS; returns the recipe and the queries that the files must hold, in order."""
+    recipe = settings(tmp_path, "collect.keep_turns=2", seeds=OPENINGS)
+    order = [session.queries[0] for session in loop._draw(recipe, iter(OPENINGS), RunFolder(tmp_path, "collect"))]
+    lines = dict(zip(order, (*SAID, ("Why so cold?", order[1])), strict=True))
+    chats = FunctionChat(lambda s: said(lines[s.queries[0]][len(s.answers) - 1])), FunctionChat(answered)
+    monkeypatch.setattr(loop, "open_chat", lambda spec, _: chats[spec != recipe.collect.asker])
+    return recipe, [(order[0], *SAID[0]), (order[1], SAID[1][0]), (order[3], "Why so cold?")]
+
+
+def check_across(recipe, expected):
+    sessions, [rejected] = records(recipe)
+    assert [session.queries for session in sessions] == expected
+    assert [session.ended for session in sessions] == ["target", loop.REPEATED, loop.REPEATED]
+    assert all(len(session.answers) == len(session.queries) for session in sessions)
+    assert (rejected.reason, rejected.detail) == (loop.REPEATED, "1 exchanges; Any bridges there?")
+    counts = manifest(recipe)["counts"]
+    assert (counts["sessions"], counts[f"ended: {loop.REPEATED}"], counts[f"rejected: {loop.REPEATED}"]) == (3, 2, 1)
+
+
+def test_a_query_of_an_earlier_session_cuts_the_later_one(tmp_path, monkeypatch):
+    recipe, expected = across(tmp_path, monkeypatch)
+    loop.run(recipe)
+    check_across(recipe, expected)
+
+
+@pytest.mark.parametrize("moment", ["before", "behind"])
+def test_a_kill_around_the_cut_across_sessions_changes_nothing(tmp_path, monkeypatch, moment):
+    recipe, expected = across(tmp_path, monkeypatch)
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "before":  # rejected.jsonl is written, dialogues.jsonl not replaced; replacements in order go on
+            patch.setattr(loop, "os", SimpleNamespace(replace=dies))
+        else:
+            patch.setattr(loop, "_count", dies)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(recipe)
+    assert len(records(recipe)[0]) == (4 if moment == "before" else 3)
+    loop.run(recipe)
+    check_across(recipe, expected)
 
 
 def test_too_few_exchanges_are_rejected_with_the_reason(tmp_path, monkeypatch):
@@ -197,7 +261,9 @@ def test_seeds_lose_exact_duplicates_and_a_larger_draw_keeps_the_smaller(tmp_pat
     def draw(name, wanted):
         folder = tmp_path / name
         folder.mkdir()
-        recipe = settings(folder, f"collect.sessions={wanted}", seeds=[*seeds, seeds[0], seeds[1]])
+        recipe = settings(
+            folder, f"collect.sessions={wanted}", "collect.keep_turns=1", turns=1, seeds=[*seeds, seeds[0], seeds[1]]
+        )
         loop.run(recipe)
         return recipe, [session.queries[0] for session in records(recipe)[0]]
 
@@ -261,6 +327,9 @@ ASKER = [
     "Who wrote about this first?",
     "Is there some shorter way?",
 ]
+# Of few lines most would be cut across sessions, and the other ends not be reached.
+ANIMALS = ("ants", "bats", "cats", "dogs", "eels", "frogs", "gnats", "hens")
+ASKER += [f"Where do {animal} {what}?" for animal in ANIMALS for what in ("eat", "rest", "hide")]
 ANSWERER = [
     "It depends on the soil.",
     "Seven of them.",
@@ -329,4 +398,4 @@ def test_kill_minus_nine_at_any_moment_changes_no_record(tmp_path):
         (there / "rejected.jsonl").read_bytes().splitlines()
     )
     assert manifest(recipe)["counts"] == manifest(expected)["counts"]
-    assert {session.ended for session in records(recipe)[0]} >= {"target", "role drift", "refusal"}
+    assert {session.ended for session in records(recipe)[0]} >= {"target", "role drift", "refusal", loop.REPEATED}

@@ -153,6 +153,8 @@ def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
         (said(" "), "empty reply"),
         (Reply.failure("empty", lasting="empty reply"), "empty reply"),
         (Reply.failure("prompt of 9 tokens does not fit a context of 8", lasting="context full"), "context full"),
+        (Reply.failure("HTTP 422: no", lasting="refused request"), "refused request"),
+        (Reply(text="Because it", stop="length"), "cut at max_tokens"),
     ],
 )
 def test_what_is_no_negative_is_skipped_and_counted(tmp_path, monkeypatch, reply, reason):
@@ -170,6 +172,15 @@ def test_a_guess_that_guesses_nothing_is_skipped(tmp_path, monkeypatch):
     write(monkeypatch, recipe, lambda d: said(DEPENDENT.upper() if d.id.endswith("guess") else "Another."))
     [skipped] = result(recipe, "skipped.jsonl", Rejected)
     assert (skipped.id, skipped.reason) == ("river/2/hallucination", "nothing guessed")
+
+
+def test_a_cut_guess_is_skipped(tmp_path, monkeypatch):
+    kinds = 'negatives.kinds=["hallucination", "same-writer"]'
+    recipe = settings(tmp_path, [data(tmp_path, "a", RIVER)], kinds)
+    cut = Reply(text="Why is the lake so", stop="length")
+    write(monkeypatch, recipe, lambda d: cut if d.id.endswith("guess") else said("Another."))
+    [skipped] = result(recipe, "skipped.jsonl", Rejected)
+    assert (skipped.id, skipped.reason) == ("river/2/hallucination", "cut at max_tokens")
 
 
 def test_no_negative_at_all_is_an_error(tmp_path, monkeypatch):

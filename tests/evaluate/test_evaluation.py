@@ -13,7 +13,7 @@ from parrot_lite.evaluate import evaluation
 from parrot_lite.evaluate.records import Likelihood, Played
 from parrot_lite.recipe import Recipe, load
 from parrot_lite.store import RunFolder, read
-from parrot_lite.types import Judgment
+from parrot_lite.types import Dialogue, Judgment
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 ANSWERS = ["Certainly.", "It depends on the tart, [[10]].", "Forty-one years.", "| a | table |"]
@@ -66,7 +66,7 @@ def test_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = capsys.readouterr().out
     for model in ("base", "sft", "capo"):
         own = sum(one.score is not None for one in judgments.values() if one.model == model)
-        assert f"({own}/64 judged)" in table
+        assert f"{own}/64 judged" in table
     evaluation.run(recipe)  # finished: nothing is done again, the table is printed
     assert capsys.readouterr().out == table
 
@@ -122,7 +122,7 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     assert len(scores) == 192
     assert {key: scores[key] for key in kept} == kept
     assert {one.score for key, one in scores.items() if key not in kept} == {9.0}
-    assert "(64/64 judged)" in capsys.readouterr().out
+    assert " 64/64 judged" in capsys.readouterr().out
 
 
 def test_failed_answers_stop_the_stage_before_judging(tmp_path: Path) -> None:
@@ -160,7 +160,12 @@ def test_probe_runs_where_the_recipe_sets_it(
     logs = recipe.folder("logs")
     logs.mkdir(parents=True)
     (logs / "manifest.json").write_text("{}")
-    (logs / "heldout.jsonl").write_text("")
+    line = Dialogue(id="a", source="test").say("q").say("a").model_dump_json(exclude_none=True) + "\n"
+    (logs / "heldout.jsonl").write_text(line)
+    with pytest.raises(UserError, match="needs two"):
+        evaluation.run(recipe)
+    assert not recipe.folder("eval").exists()  # told before anything is played
+    (logs / "heldout.jsonl").write_text(line + line.replace('"id":"a"', '"id":"b"'))
     evaluation.run(recipe)
     table = capsys.readouterr().out
     assert "0.600 [0.600, 0.600]" in table  # PMI-swap of capo: 6 nats of 10 tokens, in every session

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from parrot_lite.errors import UserError
 from parrot_lite.evaluate import probe
 from parrot_lite.evaluate.records import Likelihood
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -126,6 +127,12 @@ def test_runs_and_resumes(tmp_path: Path, base: Path) -> None:
     probe.run(made, RunFolder(made.folder("eval"), "eval"))
     assert file.stat().st_mtime_ns == written
     assert file.read_bytes() == whole
+
+
+def test_one_session_has_no_other_history(tmp_path: Path, base: Path) -> None:
+    made = recipe(tmp_path, base, "eval.probe.sessions=1")
+    with pytest.raises(UserError, match=r"^eval\.probe\.sessions: .* needs two\. Raise it, or logs\.heldout$"):
+        probe.run(made, finished_logs(made, first_turns(4, 3)))
 
 
 def test_turns_that_are_too_long_are_left_out_in_all_conditions(tmp_path: Path, base: Path) -> None:

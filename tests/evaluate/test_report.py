@@ -71,17 +71,84 @@ def test_scores_coverage_and_paired_difference(recipe: Recipe) -> None:
     _finish(recipe, [*base, _judgment("base", "2", 2, 3), *sft, _judgment("sft", "2", 2, 4)])
     tables = _tables(recipe)
     rows = {row[0]: row for row in tables["Judge score, 1 to 10"].rows}
-    assert rows["base"][1:] == ("3.50 [3.00, 4.00] (4/4 judged)", "3", "-", "-")
+    assert list(rows) == ["base", "sft", "  minus base", "capo"]
+    assert rows["base"][1:] == ("3.50 [3.00, 4.00]", "4/4 judged", "3")
     assert rows["sft"][1].startswith("5.00 [")
-    assert rows["sft"][1].endswith("(3/4 judged)")
-    assert rows["sft"][3] == "+1.00 [+1.00, +1.00]"  # over the three turns that both have
-    assert rows["capo"][1:] == ("- (0/0 judged)", "3", "-", "-")
-    assert {row[0]: row[1:] for row in tables["Judge score by turn"].rows} == {
-        "base": ("4.50\n2/2", "2.50\n2/2", "3.50\n4/4"),
-        "sft": ("5.50\n2/2", "4.00\n1/2", "5.00\n3/4"),
-        "capo": ("-\n0/0", "-\n0/0", "-\n0/0"),
-    }
+    assert rows["sft"][2] == "3/4 judged"
+    assert rows["  minus base"][1:] == ("+1.00 [+1.00, +1.00]", "3 in both", "")  # no spread: nothing detectable
+    assert rows["capo"][1:] == ("-", "0/0 judged", "3")
+    by_turn = tables["Judge score by turn"]
+    assert by_turn.head == ("Turn", "base", "sft", "capo")
+    assert by_turn.rows == (
+        ("1", "4.50 [4.00, 5.00] 2/2", "5.50 [5.00, 6.00] 2/2", "- 0/0"),
+        ("2", "2.50 [2.00, 3.00] 2/2", "4.00 [-, -] 1/2", "- 0/0"),
+        ("all", "3.50 [3.00, 4.00] 4/4", f"{rows['sft'][1]} 3/4", "- 0/0"),
+    )
+    (note,) = (note for note in by_turn.notes if "are missing" in note)
+    assert "base 4/4, sft 3/4, capo 0/4): the models' means are over different turns" in note
     assert any("1 x no verdict" in note for note in tables["Judge score, 1 to 10"].notes)
+
+
+def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recipe) -> None:
+    given = {"base": (2, 4), "sft": (3, 7), "capo": (4, 9)}
+    judgments = [
+        _judgment(model, id, 1, score) for model in given for id, score in zip("12", given[model], strict=True)
+    ]
+    records = [
+        record
+        for number, model in enumerate(given)
+        for session, true in (("a", 15), ("b", 25 - 2 * number))
+        for record in _likelihoods(model, session, 2, "pronoun", true=true, swap=30, none=30)
+    ]
+    _finish(recipe, judgments, records)
+    tables = _tables(recipe)
+    rows = tables["Judge score, 1 to 10"].rows
+    labels = ["base", "sft", "  minus base", "capo", "  minus base", "  minus sft"]
+    assert [row[0] for row in rows] == labels
+    assert [row[1] for row in rows[2::2]] == [
+        "+2.00 [+1.00, +3.00]\ndetectable 1.43",
+        "+3.50 [+2.00, +5.00]\ndetectable 2.14",
+    ]
+    assert rows[5][1:] == ("+1.50 [+1.00, +2.00]\ndetectable 0.71", "2 in both", "")
+    context = tables["Context use at context-dependent turns"].rows
+    assert [row[0] for row in context] == labels
+    assert context[4][1:3] == ("2, 2", "-0.200 [-0.400, +0.000]\ndetectable 0.286")
+    assert context[5][1:3] == ("2, 2", "-0.100 [-0.200, +0.000]\ndetectable 0.143")
+
+
+def test_turns_missing_for_all_models_alike_are_told(recipe: Recipe) -> None:
+    _finish(
+        recipe, [_judgment(model, "1", turn, {1: 5.0}.get(turn)) for model in recipe.eval.models for turn in (1, 2)]
+    )
+    note = _tables(recipe)["Judge score by turn"].notes[-1]
+    assert "base 1/2, sft 1/2, capo 1/2): every mean leaves them out" in note
+    assert "no answer" not in note
+
+
+def test_unanswered_turns_are_told(recipe: Recipe) -> None:
+    missing = _judgment("capo", "1", 2, None).model_copy(update={"reason": "no answer: context full"})
+    _finish(recipe, [*(_judgment(model, "1", 1, 5) for model in recipe.eval.models), missing])
+    note = _tables(recipe)["Judge score by turn"].notes[-1]
+    assert "1 had no answer: hardly at random" in note
+
+
+def test_many_models_with_long_names_keep_the_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"a-model-with-quite-a-long-name-{number}-of-seven" for number in range(7)]
+    models = [f'eval.models.{name}={{kind="local"}}' for name in names]
+    recipe = load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=200", *models])
+    _finish(recipe, [_judgment(name, id, t, 10) for name in recipe.eval.models for id in "12" for t in range(1, 9)])
+    run(recipe)
+    screen = capsys.readouterr().out
+    assert max(map(len, screen.splitlines())) <= 100
+    assert screen.count("10.00 [10.00, 10.00] 16/16") == len(recipe.eval.models)
+    assert "Judge score by turn, part 4 of 4" in screen
+    assert "\u2026" not in screen
+
+
+def test_more_resamples_need_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
+    _finish(recipe, [_judgment("base", "1", 1, 5)])
+    other = load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300"])
+    assert dict(build(other).facts)["intervals"].startswith("95%, 300 bootstrap draws")
 
 
 def test_per_token_measures_by_hand() -> None:
@@ -121,12 +188,13 @@ def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixt
     screen = capsys.readouterr().out
     markdown = (recipe.folder("report") / "table.md").read_text(encoding="utf-8")
     assert max(map(len, screen.splitlines())) <= 100
+    assert "are missing" not in screen
     for table in build(recipe).tables:
         for row in table.rows:
             for cell in row:
                 assert all(line in screen for line in cell.split("\n")), cell
                 assert cell.strip().replace("\n", "<br>") in markdown
-    for text in ("5.00 [5.00, 5.00] (16/16 judged)", "j-135M@single", "a 135M judge proves the path, not the result"):
+    for text in ("5.00 [5.00, 5.00]", "16/16 judged", "j-135M@single", "a 135M judge proves the path, not the result"):
         assert text in screen
         assert text in markdown
 
