@@ -159,11 +159,6 @@ def dependence(query: str, turn: int) -> str | None:
     return "cue" if _points(CUE, asked, _sentence_before) else None
 
 
-def self_contained(query: str) -> bool:
-    """Whether ``query`` can be understood by somebody who did not hear what was said before."""
-    return dependence(query, 2) is None
-
-
 def _points(rule: re.Pattern[str], text: str, resolved: Callable[[str, int], bool]) -> bool:
     """Whether the rule matches in the opening words, its referent neither ``resolved`` nor pasted behind."""
     opening = re.match(rf"(?:\s*\S+){{0,{OPENING}}}", text)

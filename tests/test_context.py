@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from parrot_lite.context import dependence, self_contained
+from parrot_lite.context import dependence
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,6 @@ from parrot_lite.context import dependence, self_contained
 )
 def test_leans_on_the_history(query: str, rule: str) -> None:
     assert dependence(query, 2) == rule
-    assert not self_contained(query)
     assert dependence(query, 1) is None  # a first query has no history
 
 
@@ -58,7 +57,6 @@ def test_leans_on_the_history(query: str, rule: str) -> None:
 )
 def test_stands_alone(query: str) -> None:
     assert dependence(query, 5) is None
-    assert self_contained(query)
 
 
 def test_a_query_that_brings_the_referent_is_independent() -> None:
