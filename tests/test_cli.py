@@ -27,7 +27,9 @@ main()
 
 
 def run(*command, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
+    # Under `make test` a make of ours would be a sub-make, which names the folders that it enters.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -193,7 +193,7 @@ def test_files_that_do_not_hold(tmp_path: Path) -> None:
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(UserError, match=r'pip install "parrot-lite\[gguf\]"'):
+    with pytest.raises(UserError, match=r"in the checkout: pip install '\.\[gguf\]'"):
         opened()
 
 
