@@ -256,7 +256,7 @@ def stage_folder(
         manifest = path / "manifest.json"
         if kept.exists() and (before := kept.read_text(encoding="utf-8")) != text:
             difference = "\n".join(
-                difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", "", "", 1)
+                difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", n=1, lineterm="")
             )
             state = "finished" if manifest.exists() else "begun"
             raise StageChanged(
