@@ -12,7 +12,7 @@ SHELL  := /bin/bash
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check bench bench-quick exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -75,6 +75,15 @@ lint: $(STAMP) ## ruff, its formatter, and mypy
 	@$(BIN)/mypy
 
 check: lint test ## lint and test: what has to pass before a commit
+
+bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, hours; resumes in runs/bench
+	@$(BIN)/python recipes/bench/speed.py $(SET)
+
+bench-quick: $(STAMP) ## the same on a small cell and few layers, under 3 minutes
+	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(SET)
+
+exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; half an hour
+	@$(BIN)/python recipes/bench/exactness.py $(SET)
 
 clean: ## delete .venv (results under runs/ stay)
 	rm -rf .venv build *.egg-info

@@ -9,7 +9,9 @@ mostly passes for independent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from parrot_lite.types import Dialogue, Turn, derive_seed
 
 OPENING = 40  # words of a query that are looked at: behind them stands pasted material or an answer of its own
 MATERIAL = 15  # words behind a colon or a line break from which a query brings what it points at
@@ -157,6 +159,16 @@ def dependence(query: str, turn: int) -> str | None:
     if length <= OPENING and (ELLIPSIS.search(asked) or (length <= SHORT and not VERB.search(asked))):
         return "ellipsis"
     return "cue" if _points(CUE, asked, _sentence_before) else None
+
+
+def other_history(others: Sequence[Dialogue], session: str, turn: int, seed: int) -> tuple[Turn, ...]:
+    """Another session's messages, to stand before the query of exchange ``turn`` in place of its own history.
+
+    As many exchanges as there were where some session has them, so that length tells nothing. Which one depends on
+    ``seed``, the session and the turn alone.
+    """
+    longest = min(others, key=lambda other: (len(other.answers) < turn - 1, derive_seed(seed, session, turn, other.id)))
+    return longest.complete().turns[: 2 * (turn - 1)]
 
 
 def _points(rule: re.Pattern[str], text: str, resolved: Callable[[str, int], bool]) -> bool:

@@ -69,19 +69,27 @@ def _negatives(recipe: Recipe) -> Row:
 
 
 def _pairs(recipe: Recipe) -> int | None:
+    sessions = _trees(recipe)
+    return None if sessions is None else sessions * recipe.negatives.turns_per_session * len(recipe.negatives.kinds)
+
+
+def _trees(recipe: Recipe) -> int | None:
     n = recipe.negatives
     counts = [_sessions(recipe, name) for name in n.data]
     total = None if None in counts else sum(count for count in counts if count is not None)
-    sessions = total if n.sessions is None else min(n.sessions, total or n.sessions)
-    return None if sessions is None else sessions * n.turns_per_session * len(n.kinds)
+    return total if n.sessions is None else min(n.sessions, total or n.sessions)
 
 
 def _capo(recipe: Recipe) -> Row:
+    c = recipe.capo
     trees = recipe.folder("negatives") / "trees.jsonl"
     bound = _pairs(recipe)
-    pairs = bound if recipe.capo.pairs is None else min(recipe.capo.pairs, bound or recipe.capo.pairs)
-    size = f"{_number(pairs)} pairs x 2 x {recipe.capo.max_tokens} tokens x {recipe.capo.epochs:g} epochs"
-    return f"{trees}; adapter of train-sft; {_base(recipe)}", size, _steps(recipe.capo, pairs)
+    pairs = bound if c.pairs is None else min(c.pairs, bound or c.pairs)
+    sessions = _trees(recipe) if pairs is None else min(_trees(recipe) or pairs, pairs)
+    many, units = ("sessions", sessions) if c.layout == "tree" else ("pairs x 2", pairs)
+    held = f" with {_number(pairs)} pairs" if c.layout == "tree" else ""
+    size = f"{_number(units)} {many} x {c.max_tokens} tokens{held} x {c.epochs:g} epochs"
+    return f"{trees}; adapter of train-sft; {_base(recipe)}", size, _steps(c, units)
 
 
 def _eval(recipe: Recipe) -> Row:

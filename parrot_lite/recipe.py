@@ -225,11 +225,46 @@ class Negatives(Section):
 class Capo(Training):
     """DPO from the SFT adapter, with the SFT adapter as the reference (paper section 3.3)."""
 
-    layout: Literal["pairs"] = Field(default="pairs", description="pairs = one row an answer, by TRL's DPOTrainer")
+    layout: Literal["tree", "pairs"] = Field(
+        default="tree",
+        description="tree = a session and all its negatives in one sequence; pairs = one row an answer, by TRL's "
+        "DPOTrainer: the same losses, several times slower. It decides what batch and accumulation count",
+    )
+    max_tokens: Positive = Field(
+        default=4096, description="of a context with its answer; a longer session loses its first exchanges"
+    )
+    tree_tokens: Positive = Field(
+        default=8192,
+        description="of a session with all its negatives; longer ones lose their first exchanges with what hangs "
+        "there; higher increases memory. tree alone",
+    )
+    batch: Positive = Field(default=1, description="sessions (pairs) a forward pass; higher increases memory")
+    accumulation: Positive = Field(
+        default=4, description="forward passes a step; a few sessions hold the paper's 32 pairs. pairs: set 32"
+    )
     beta: float = Field(default=0.1, gt=0, description="higher holds the policy closer to the reference")
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1, description="negatives trained on")
+    weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. tree alone"
+    )
+    sft_weight: float = Field(
+        default=0.0, ge=0, description="of the chosen answers' NLL a token, added to the loss; 0 = the paper's DPO"
+    )
+    length_normalised: bool = Field(
+        default=False, description="log-probs a token instead of summed; beta then wants to be larger, about 5"
+    )
+    context: Literal["session", "query", "other"] = Field(
+        default="session",
+        description="what pairs are trained under: their history; a control: the query alone, or another's history",
+    )
     pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
     epochs: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _layout_can(self) -> Self:
+        if self.layout == "pairs" and self.weights:
+            raise ValueError("weights need layout = tree")
+        return self
 
 
 class Judge(Section):

@@ -67,6 +67,12 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
                 ) from None
 
 
+def count(path: Path) -> int:
+    """How many records a file holds, by its lines."""
+    with path.open("rb") as lines:
+        return sum(not line.isspace() for line in lines)
+
+
 class Journal(Generic[R]):
     """An append-only JSONL file of one record type, each record under a key that occurs once.
 

@@ -134,11 +134,22 @@ class Negative(Record):
 
 
 class Branch(Record):
-    """A negative hung on exchange ``turn`` (from 1) of its session; ``rule`` is what marked the turn as dependent."""
+    """A negative hung on exchange ``turn`` (from 1) of its session; ``rule`` is what marked the turn as dependent.
+
+    Controls may name a chosen answer of their own, and a context of their own that the pair is trained under.
+    """
 
     turn: int = Field(ge=1)
     rule: str
     negative: Negative
+    chosen: Text | None = None  # None = the session's answer
+    context: tuple[Turn, ...] | None = None  # messages with the query last; None = the session up to its query
+
+    @model_validator(mode="after")
+    def _context_asks(self) -> Self:
+        if self.context is not None and Dialogue(id="", source="", turns=self.context).due != "assistant":
+            raise ValueError("the context of a branch ends with the user's query")
+        return self
 
 
 class SessionTree(Record):
@@ -152,9 +163,18 @@ class SessionTree(Record):
         for branch in self.branches:
             if branch.turn > len(self.dialogue.answers):
                 raise ValueError(f"a branch at turn {branch.turn} of {len(self.dialogue.answers)} answered turns")
-            if branch.negative.text == self.dialogue.answers[branch.turn - 1]:
+            if branch.negative.text == self.chosen(branch):
                 raise ValueError(f"the negative at turn {branch.turn} equals the chosen answer")
         return self
+
+    def chosen(self, branch: Branch) -> str:
+        """The answer that the branch's negative is contrasted with."""
+        return self.dialogue.answers[branch.turn - 1] if branch.chosen is None else branch.chosen
+
+    def context(self, branch: Branch) -> Dialogue:
+        """What both answers of the branch's pair continue, the query last."""
+        before = self.dialogue.before(branch.turn)
+        return before if branch.context is None else before.model_copy(update={"turns": branch.context})
 
     @property
     def id(self) -> str:

@@ -59,7 +59,6 @@ max_steps = 4
 max_tokens = 2048
 accumulation = 2
 learning_rate = 1e-2
-max_steps = 3
 checkpointing = false
 [eval]
 sessions = 2
@@ -138,7 +137,8 @@ def holds(made: Recipe) -> None:
     assert len(trees) == facts["negatives"]["counts"]["trees"] > 0
     assert facts["train-sft"]["counts"]["sessions read"] == len(collected) + 10
     assert facts["train-capo"]["pairs"] == branches
-    for stage, steps in (("train-ask", 4), ("train-sft", 4), ("train-capo", 3)):
+    assert facts["train-capo"]["sessions"] == len(trees)
+    for stage, steps in (("train-ask", 4), ("train-sft", 4), ("train-capo", -(-len(trees) // 2))):
         assert [line["step"] for line in log(made.folder(stage))] == list(range(1, steps + 1))  # type: ignore[arg-type]
     played = list(read(made.folder("eval") / "answers.jsonl", Played))
     assert {one.model for one in played} == {"base", "sft", "capo"}

@@ -210,7 +210,7 @@ class TestErrors:
 
 
 # By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
-REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "938"}
+REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
 DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "6"}
 
 
@@ -249,7 +249,7 @@ def test_an_override_in_the_recipes_place_is_one_of_the_demo(tmp_path):
     output, _ = imported_by("eval", "capo.accumulation=1", f"run.folder={tmp_path}", "--dry-run")
     assert output[0].startswith("demo: ")
     (row,) = [line for line in output if line.startswith("train-capo")]
-    assert "24 optimizer steps" in row  # instead of 6
+    assert "12 optimizer steps" in row  # instead of 6
 
 
 def test_the_recipe_and_its_overrides_reach_the_stage(monkeypatch):

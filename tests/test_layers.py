@@ -38,10 +38,16 @@ INTO_STAGES = {"cli": "*", "plan": {"parrot_lite.train.steps", "parrot_lite.eval
 
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 NEEDS_TORCH = {
+    "parrot_lite.lm.attention",
+    "parrot_lite.lm.likelihood",
     "parrot_lite.lm.model",
     "parrot_lite.chat.local",
-    "parrot_lite.train.trainer",
+    "parrot_lite.train.capo_trainer",
     "parrot_lite.train.losses",
+    "parrot_lite.train.pair_trainer",
+    "parrot_lite.train.reference",
+    "parrot_lite.train.speaker_trainer",
+    "parrot_lite.train.trainer",
     "parrot_lite.evaluate.probe",
 }
 

@@ -66,12 +66,15 @@ class TestShippedRecipes:
             assert recipe["collect"]["asker"].pop("batch") == batch
             assert [model.pop("batch") for model in recipe["eval"]["models"].values()] == [batch] * 3
             recipe.pop("name")
+        assert [recipe["capo"].pop("tree_tokens") for recipe in (small, large)] == [6144, 3072]
         assert small == large
 
     @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
-    def test_real_runs_take_the_papers_32_sessions_a_step(self, name):
+    def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):
         recipe = load(RECIPES / f"{name}.toml")
-        assert {s.batch * s.accumulation for s in (recipe.ask, recipe.sft, recipe.capo)} == {32}
+        assert {s.batch * s.accumulation for s in (recipe.ask, recipe.sft)} == {32}
+        pairs = recipe.negatives.turns_per_session * len(recipe.negatives.kinds)
+        assert recipe.capo.batch * recipe.capo.accumulation * pairs == pytest.approx(32, abs=pairs / 2)
 
     def test_their_adapters_are_stages_of_the_recipe(self):
         for name in TOP:

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from parrot_lite.chat import adapter_inputs
-from parrot_lite.context import dependence
+from parrot_lite.context import dependence, other_history
 from parrot_lite.evaluate import bench
 from parrot_lite.evaluate.records import Likelihood
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -21,7 +21,7 @@ from parrot_lite.lm.tokens import Renderer
 from parrot_lite.progress import progress
 from parrot_lite.recipe import Local, Probe, Recipe
 from parrot_lite.store import RunFolder
-from parrot_lite.types import Dialogue, derive_seed
+from parrot_lite.types import Dialogue
 
 Item = tuple[str, int, str | None, str, Dialogue, str]  # session, turn, rule, condition, context, answer
 
@@ -84,21 +84,12 @@ def items(sessions: list[Dialogue], settings: Probe, seed: int) -> Iterator[list
             context, answer = session.before(turn), session.answers[turn - 1]
             rule = dependence(session.queries[turn - 1], turn)
             alone = context.model_copy(update={"turns": context.turns[-1:]})
-            swapped = context.model_copy(
-                update={"turns": (*_other_history(others, session.id, turn, seed), alone.turns[0])}
-            )
+            history = other_history(others, session.id, turn, seed)
+            swapped = context.model_copy(update={"turns": (*history, alone.turns[0])})
             yield [
                 (session.id, turn, rule, condition, shown, answer)
                 for condition, shown in (("true", context), ("swap", swapped), ("none", alone))
             ]
-
-
-def _other_history(others: list[Dialogue], session: str, turn: int, seed: int) -> tuple[Any, ...]:
-    # As many exchanges as the true history where the other session has them, so that length tells nothing.
-    longest = sorted(
-        others, key=lambda other: (len(other.answers) < turn - 1, derive_seed(seed, session, turn, other.id))
-    )
-    return longest[0].complete().turns[: 2 * (turn - 1)]
 
 
 def _ids(renderer: Renderer, context: Dialogue, answer: str) -> tuple[tuple[int, ...], list[int]]:

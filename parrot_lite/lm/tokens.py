@@ -7,11 +7,13 @@ ids are exactly what the model sees elsewhere, and a mask cannot drift from them
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parrot_lite.errors import UserError
 from parrot_lite.lm.template import Template, source_of
+from parrot_lite.lm.tree import Answer, Limb, TokenTree
 from parrot_lite.types import Dialogue, Role
 
 IGNORE = -100  # what torch's cross-entropy skips; padding labels with anything else trains on padding
@@ -40,6 +42,15 @@ class Example:
     ids: array[int]
     labels: array[int]
     cut: int
+
+    @property
+    def tree(self) -> TokenTree:
+        """The session as a trunk, every run of labels being an answer."""
+        on = [label != IGNORE for label in self.labels]
+        starts = [i for i in range(1, len(on)) if on[i] and not on[i - 1]]
+        ends = [i + 1 for i in range(len(on)) if on[i] and (i + 1 == len(on) or not on[i + 1])]
+        answers = tuple(Answer(start, end, start - 1) for start, end in zip(starts, ends, strict=True))
+        return TokenTree(self.ids, (Limb(0, 0, 0, len(self.ids)),), answers)
 
 
 class Renderer:
@@ -81,6 +92,22 @@ class Renderer:
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """What the due speaker continues: a prefix of the longer session's ids."""
         return self.encode(self.template.prompt(dialogue))
+
+    def answer(self, context: Dialogue, prompt: Sequence[int], text: str) -> tuple[int, ...]:
+        """What follows ``prompt``, the ids of ``context``, where ``text`` and its end-of-turn mark answer it.
+
+        Raises UserError where the template's tokens of the prompt are not the beginning of prompt and answer.
+        """
+        rendered = self.render(context.say(text))
+        last = len(context.turns)
+        end = max(i for i, message in enumerate(rendered.messages) if message == last) + 1
+        if rendered.ids[: len(prompt)] != tuple(prompt):
+            raise UserError(
+                "the prompt's tokens are not a prefix of prompt and answer",
+                f"dialogue {context.id}",
+                "Choose a template",
+            )
+        return rendered.ids[len(prompt) : end]
 
     def example(self, dialogue: Dialogue, speaker: Role, max_tokens: int) -> Example | None:
         """The session with labels on the turns of ``speaker`` (paper section 3.1), cut behind the last that fits.

@@ -56,33 +56,22 @@ def _candidates(renderer: Renderer, trees: Iterable[SessionTree], section: Capo)
 
 def _of_tree(renderer: Renderer, tree: SessionTree, section: Capo) -> Iterator[tuple[Pair | None, int]]:
     @cache  # the negatives of a turn share all of this
-    def shared(turn: int, cut: int) -> tuple[Dialogue, tuple[int, ...], tuple[int, ...]]:
-        context = tree.dialogue.before(turn)
+    def shared(context: Dialogue, chosen: str, cut: int) -> tuple[Dialogue, tuple[int, ...], tuple[int, ...]]:
         shown = context.model_copy(update={"turns": context.turns[2 * cut :]})
         prompt = tuple(renderer.prompt(shown))
-        return shown, prompt, _answer(renderer, shown, prompt, tree.dialogue.answers[turn - 1])
+        return shown, prompt, renderer.answer(shown, prompt, chosen)
 
     for branch in tree.branches:
         if branch.negative.kind not in section.kinds:
             continue
-        for cut in range(branch.turn):
-            shown, prompt, chosen = shared(branch.turn, cut)
+        context = tree.context(branch)
+        for cut in range(len(context.queries)):
+            shown, prompt, chosen = shared(context, tree.chosen(branch), cut)
             if len(prompt) + len(chosen) > section.max_tokens:
                 continue
-            rejected = _answer(renderer, shown, prompt, branch.negative.text)
+            rejected = renderer.answer(shown, prompt, branch.negative.text)
             if len(prompt) + len(rejected) <= section.max_tokens:
                 yield Pair(tree.id, branch.turn, branch.negative.kind, prompt, chosen, rejected), cut
                 break
         else:
             yield None, 0
-
-
-def _answer(renderer: Renderer, context: Dialogue, prompt: tuple[int, ...], text: str) -> tuple[int, ...]:
-    rendered = renderer.render(context.say(text))
-    last = len(context.turns)
-    end = max(i for i, message in enumerate(rendered.messages) if message == last) + 1
-    if rendered.ids[: len(prompt)] != prompt:
-        raise UserError(
-            "the prompt's tokens are not a prefix of prompt and answer", f"dialogue {context.id}", "Choose a template"
-        )
-    return rendered.ids[len(prompt) : end]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Recipe
-from parrot_lite.store import RunFolder, dialogue_files, model_inputs, read, stage_folder
+from parrot_lite.store import RunFolder, count, dialogue_files, model_inputs, read, stage_folder
 from parrot_lite.types import Dialogue, Role
 
 if TYPE_CHECKING:
@@ -31,15 +30,15 @@ def run(recipe: Recipe, stage: SftStage, rerun: bool = False) -> None:
             return
         # torch and transformers take seconds to import; a finished stage answers without them.
         from parrot_lite.lm.model import load_renderer
-        from parrot_lite.train.trainer import fit_speaker
+        from parrot_lite.train.speaker_trainer import fit_speaker
 
         renderer = load_renderer(recipe.model)
         dialogues = chain.from_iterable(read(path, Dialogue) for path in files.values())
         wanted = islice(dialogues, section.sessions)
-        there = sum(map(_lines, files.values()))
+        there = sum(map(count, files.values()))
         total = there if section.sessions is None else min(there, section.sessions)
         kept = examples(renderer, wanted, SPEAKERS[stage], section.max_tokens, folder, total)
-        fit_speaker(recipe, section, renderer, kept, folder)
+        fit_speaker(recipe, section, kept, folder)
 
 
 def examples(
@@ -68,8 +67,3 @@ def examples(
             f"{folder.stage}: {folder.counts['turns left off behind max_tokens']} turns lie behind max_tokens, left off"
         )
     return kept
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as lines:
-        return sum(not line.isspace() for line in lines)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,9 +16,10 @@ from parrot_lite.lm.model import load_for_inference, load_renderer, load_trainab
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.recipe import Capo, Lora, Recipe
 from parrot_lite.store import RunFolder
-from parrot_lite.train import capo, sft, trainer
-from parrot_lite.train.capo import pairs
-from parrot_lite.types import Branch, Dialogue, Kind, Negative, SessionTree
+from parrot_lite.train import capo, capo_trainer, pair_trainer, sft, trainer
+from parrot_lite.train.capo import in_context
+from parrot_lite.train.pairs import pairs
+from parrot_lite.types import KINDS, Dialogue, SessionTree
 from tests.lm.test_template import session, shared
 from tests.lm.tokenizers import TEMPLATES
 from tests.tiny import (
@@ -34,21 +36,7 @@ from tests.tiny import (
     write,
 )
 from tests.train.test_sft import Killed, killed_in_conclude
-
-ICE = session("Why is ice cold?", "Because heat leaves.", "And snow?", "It too.", "Why?", "Because heat leaves.")
-
-
-def branch(dialogue: Dialogue, turn: int, kind: Kind, text: str) -> Branch:
-    saw = dialogue.before(turn).turns[-1:]
-    negative = Negative(kind=kind, text=text, how="structural", writer="test", done="history withheld", saw=saw)
-    return Branch(turn=turn, rule="ellipsis", negative=negative)
-
-
-def tree(dialogue: Dialogue = ICE, text: str = "It is cold.", turns: tuple[int, ...] = (2, 3)) -> SessionTree:
-    kinds: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")
-    return SessionTree(
-        dialogue=dialogue, branches=tuple(branch(dialogue, t, k, f"{text} {k}") for t in turns for k in kinds)
-    )
+from tests.train.trees import ICE, branch, tree
 
 
 def folder(path: Path) -> RunFolder:
@@ -137,10 +125,15 @@ def base(tmp_path: Path) -> Iterator[Path]:
         yield made
 
 
-def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: Path) -> None:
+# Nine steps either way: 4 sessions of 3 pairs, 2 sessions or 2 pairs a step.
+LAYOUTS = {"tree": ["capo.epochs=4.5"], "pairs": ["capo.layout=pairs", "capo.epochs=1.5"]}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: Path, layout: str) -> None:
     data = write(tmp_path / "data.jsonl", first_turns(4))
-    trees = [tree(one, turns=(2,)) for one in first_turns(4)]  # 12 pairs, 2 a step: 6 steps an epoch
-    overrides = ["capo.save_every=3", "capo.epochs=1.5", "sft.epochs=2"]
+    trees = [tree(one, turns=(2,)) for one in first_turns(4)]
+    overrides = ["capo.save_every=3", "sft.epochs=2", *LAYOUTS[layout]]
     whole = recipe(tmp_path, base, *overrides, f"run.folder={tmp_path / 'whole'}", data=data)
     killed = recipe(tmp_path, base, *overrides, data=data)
     file = recipe_file(tmp_path, base, data)
@@ -152,11 +145,16 @@ def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: 
     assert [line["step"] for line in steps] == list(range(1, 10))
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert steps[-1]["loss"] < 0.5  # the negatives have words in common: easily learnt
-    kinds = {key for line in steps for key in line if "/" in key and key.partition("/")[0] in capo_kinds()}
-    assert kinds == {f"{kind}/{what}" for kind in capo_kinds() for what in ("margin", "accuracy", "chosen", "rejected")}
-    for line in steps:  # each kind's mean margin lies among TRL's own
-        margins = [line[f"{kind}/margin"] for kind in capo_kinds() if f"{kind}/margin" in line]
-        assert min(margins) - 1e-5 <= line["rewards/margins"] <= max(margins) + 1e-5
+    kinds = {key for line in steps for key in line if "/" in key and key.partition("/")[0] in KINDS}
+    names = ("margin", "accuracy", "chosen", "rejected", "chosen_change")
+    assert kinds == {f"{kind}/{name}" for kind in KINDS for name in names}
+    for line in steps:
+        margins = [line[f"{kind}/margin"] for kind in KINDS if f"{kind}/margin" in line]
+        if layout == "pairs":  # each kind's mean margin lies among TRL's own
+            assert min(margins) - 1e-5 <= line["rewards/margins"] <= max(margins) + 1e-5
+        else:  # log(1 + e^-margin) is convex: the loss is at least that of the mean margin
+            assert len(margins) == 3
+            assert line["loss"] >= math.log1p(math.exp(-sum(margins) / 3)) - 1e-6
     found = manifest(whole.folder("train-capo"))
     assert found["pairs"] == 12
     assert found["counts"]["pairs of neglect"] == 4
@@ -168,8 +166,9 @@ def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: 
     capo.run(killed)
     resumed = log(folder_)
     assert [line["step"] for line in resumed] == list(range(1, 10))
-    for key in ("loss", "grad_norm", "rewards/margins"):
-        assert [line[key] for line in resumed] == pytest.approx([line[key] for line in steps], abs=1e-6)
+    for key in ("loss", "grad_norm", "neglect/margin"):
+        expected = [line.get(key) for line in steps]
+        assert [line.get(key) for line in resumed] == pytest.approx(expected, abs=1e-6)
     first, second = (
         load_file(made.folder("train-capo") / "adapter" / "adapter_model.safetensors") for made in (whole, killed)
     )
@@ -181,8 +180,118 @@ def test_trains_per_kind_and_resumes_with_the_same_losses(tmp_path: Path, base: 
     assert all(not torch.equal(first[name], before[name]) for name in first)
 
 
-def capo_kinds() -> tuple[str, ...]:
-    return Capo().kinds
+def trained(folder: Path, base: Path, trees: list[SessionTree], *overrides: str) -> list[dict[str, float]]:
+    """The log of a CaPO run over an SFT adapter that is the same in every folder."""
+    data = write(folder / "data.jsonl", first_turns(2))
+    made = recipe(folder, base, f"run.folder={folder}", "capo.epochs=99", *overrides, data=data)
+    finished_before(made, trees)
+    sft.run(made, "train-sft")
+    capo.run(made)
+    return log(made.folder("train-capo"))
+
+
+@pytest.mark.parametrize(
+    "variant", [[], ["capo.sft_weight=0.7"], ["capo.length_normalised=true", "capo.beta=5.0"]], ids=str
+)
+def test_step_losses_are_those_of_trl(tmp_path: Path, base: Path, variant: list[str]) -> None:
+    """The six pairs of one session: one tree, or one batch of TRL's ``DPOTrainer``."""
+    trees = [tree(first_turns(1, 3)[0])]
+    common = ["capo.max_steps=4", "capo.accumulation=1", "capo.learning_rate=1e-3", "capo.warmup=0.0", *variant]
+    ours = trained(tmp_path / "tree", base, trees, *common)
+    theirs = trained(tmp_path / "pairs", base, trees, *common, "capo.layout=pairs", "capo.batch=6")
+    assert len(ours) == len(theirs) == 4
+    for key in ("loss", *(f"{kind}/margin" for kind in KINDS)):
+        assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], abs=1e-4), key
+    changes = [[line["neglect/chosen_change"] for line in lines] for lines in (ours, theirs)]
+    assert changes[0] == pytest.approx(changes[1], abs=1e-3)  # of sums near 1000 nats: neighbours are 6e-5 apart
+    for key in ("grad_norm", "neglect/chosen", "neglect/rejected"):
+        assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=1e-4), key
+    assert abs(ours[-1]["loss"] - ours[0]["loss"]) > 1e-3  # something was trained
+
+
+def test_sessions_weigh_the_same_however_they_are_batched(tmp_path: Path, base: Path) -> None:
+    """Five sessions of one to three pairs, in steps of three and two."""
+    trees = [tree(one, turns=(2,)) for one in first_turns(5)]
+    trees[1:3] = [t.model_copy(update={"branches": t.branches[:n]}) for n, t in enumerate(trees[1:3], 1)]
+    logs = {}
+    for batch, accumulation in ((3, 1), (1, 3), (2, 2), (1, 1)):
+        size = [f"capo.batch={batch}", f"capo.accumulation={accumulation}", "capo.warmup=0.0", "capo.max_steps=4"]
+        logs[batch, accumulation] = trained(tmp_path / f"{batch}x{accumulation}", base, trees, *size)
+    for key in ("loss", "grad_norm", "neglect/margin"):
+        three = [line[key] for line in logs[3, 1]]
+        assert [line[key] for line in logs[1, 3]] == pytest.approx(three, rel=1e-3, abs=1e-5)
+    # A step of four sessions and one of one: not a mean of means of two, two and one.
+    assert [line["epoch"] for line in logs[2, 2]] == pytest.approx([0.67, 1, 1.67, 2], abs=0.01)
+    assert [line["loss"] for line in logs[1, 1]] != pytest.approx([line["loss"] for line in logs[3, 1]], abs=1e-3)
+
+
+def test_a_batch_of_two_and_one_of_one_are_three_sessions(tmp_path: Path, base: Path) -> None:
+    trees = [tree(one, turns=(2,)) for one in first_turns(3)]
+    size = ["capo.warmup=0.0", "capo.max_steps=3"]
+    two = trained(tmp_path / "2x2", base, trees, "capo.batch=2", "capo.accumulation=2", *size)
+    one = trained(tmp_path / "1x3", base, trees, "capo.batch=1", "capo.accumulation=3", *size)
+    for key in ("loss", "grad_norm"):
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=1e-3, abs=1e-5)
+
+
+def test_weights_of_kinds_by_hand(tmp_path: Path, base: Path) -> None:
+    # Every pair's first loss is ln 2: (2 + 1/2 + 1) / 3 of it.
+    weights = "capo.weights={neglect = 2.0, hallucination = 0.5}"
+    (line,) = trained(tmp_path, base, [tree(turns=(2,))], weights, "capo.max_steps=1")
+    assert line["loss"] == pytest.approx(3.5 / 3 * math.log(2), abs=1e-5)
+    with pytest.raises(UserError, match="weights need layout = tree"):
+        recipe(tmp_path, base, weights, "capo.layout=pairs")
+
+
+def test_dropout_of_the_sft_adapter_is_off(tmp_path: Path, base: Path) -> None:
+    steps = trained(
+        tmp_path, base, [tree(turns=(2,))], "sft.lora.dropout=0.5", "sft.learning_rate=0.1", "capo.max_steps=1"
+    )
+    assert [steps[0][f"{kind}/margin"] for kind in KINDS] == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_chosen_answers_that_become_less_likely_are_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = [("neglect", 4.0), ("neglect", -2.0), ("random", 1.0), ("neglect", -6.5)]
+    lines = [{"step": n, "loss": 0.7, f"{kind}/chosen_change": by} for n, (kind, by) in enumerate(changes, 1)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    done = folder(tmp_path)
+    trainer.conclude(done, 4)
+    assert done.facts["chosen_fell"] == {"neglect": -6.5}
+    assert done.facts["means"] == {"neglect/chosen_change": -1.5, "random/chosen_change": 1.0}
+    assert "chosen answers ended less likely than before, by nats an answer: neglect -6.5" in capsys.readouterr().err
+    (tmp_path / "log.jsonl").write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+    trainer.conclude(done, 1)
+    assert done.facts["chosen_fell"] == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_pairs_under_another_context(tmp_path: Path, base: Path) -> None:
+    talks = [session(*(turn.content for turn in ICE.turns)), *first_turns(2, 3)]
+    trees = [tree(one) for one in talks]
+    trees[0] = SessionTree(
+        dialogue=ICE, branches=(branch(ICE, 2, "neglect", "No.", context=talks[1].turns[:1]), *tree().branches)
+    )
+    file = write(tmp_path / "trees.jsonl", trees)
+
+    def contexts(how: str) -> list[tuple[str, ...]]:
+        found = list(in_context(recipe(tmp_path, base, f"capo.context={how}"), file))
+        assert [one.dialogue for one in found] == [one.dialogue for one in trees]
+        return [tuple(t.content for t in b.context or ()) for b in found[0].branches]
+
+    own = (talks[1].queries[0],)  # what brings a context of its own keeps it
+    assert contexts("session") == [own, *[()] * 6]
+    assert contexts("query") == [own, *[("And snow?",)] * 3, *[("Why?",)] * 3]
+    others = contexts("other")
+    assert others[0] == own
+    assert others == contexts("other")  # the seed decides, not the run
+    for at, turn in ((1, 2), (4, 3)):
+        assert others[at] == others[at + 1] == others[at + 2]  # the kinds of a turn differ in the answer alone
+        assert others[at][-1] == ICE.queries[turn - 1]
+        histories = [tuple(t.content for t in talk.turns[: 2 * (turn - 1)]) for talk in first_turns(2, 3)]
+        assert others[at][:-1] in histories
+    alone = write(tmp_path / "one.jsonl", trees[:1])
+    with pytest.raises(UserError, match="no other session's history"):
+        list(in_context(recipe(tmp_path, base, "capo.context=other"), alone))
 
 
 @pytest.fixture
@@ -191,11 +300,12 @@ def single() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_killed_behind_the_last_step_trains_no_further(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     data = write(tmp_path / "data.jsonl", first_turns(2))
-    made = recipe(tmp_path, base, data=data)
+    made = recipe(tmp_path, base, f"capo.layout={layout}", "capo.epochs=3", "capo.max_steps=3", data=data)
     finished_before(made, [tree(one, turns=(2,)) for one in first_turns(2)])
     sft.run(made, "train-sft")
     with monkeypatch.context() as patched:
@@ -205,7 +315,8 @@ def test_killed_behind_the_last_step_trains_no_further(
     adapter = made.folder("train-capo") / "adapter" / "adapter_model.safetensors"
     expected = adapter.read_bytes()
     adapter.unlink()
-    monkeypatch.setattr(trainer, "PairTrainer", None)  # no step, and no log-probs under the reference
+    monkeypatch.setattr(pair_trainer, "PairTrainer", None)  # no step, and no log-probs under the reference
+    monkeypatch.setattr(capo_trainer, "CapoTrainer", None)
     capo.run(made)
     assert adapter.read_bytes() == expected
     assert manifest(made.folder("train-capo"))["steps"] == 3
@@ -214,24 +325,25 @@ def test_killed_behind_the_last_step_trains_no_further(
 def test_the_kinds_never_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, object]] = []
     monkeypatch.setattr(
-        trainer.trl.DPOTrainer, "compute_ref_log_probs", lambda self, model, inputs: seen.append(inputs)
+        pair_trainer.trl.DPOTrainer, "compute_ref_log_probs", lambda self, model, inputs: seen.append(inputs)
     )
-    batch = trainer.PairPadding(pad_token_id=0)(
+    batch = pair_trainer.PairPadding(pad_token_id=0)(
         [{"prompt_ids": [1], "chosen_ids": [2, 3], "rejected_ids": [4], "kind": "neglect"}]
     )
     assert batch["kinds"] == ["neglect"]
-    trainer.PairTrainer.compute_ref_log_probs(object.__new__(trainer.PairTrainer), None, batch)
+    pair_trainer.PairTrainer.compute_ref_log_probs(object.__new__(pair_trainer.PairTrainer), None, batch)
     assert seen[0].keys() == batch.keys() - {"kinds"}
 
 
 @needs_real
 @pytest.mark.usefixtures("single")
-@pytest.mark.parametrize("dtype", ["auto", "float32"])
-def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize(("layout", "dtype"), [("tree", "auto"), ("tree", "float32"), ("pairs", "auto")])
+def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path, layout: str, dtype: str) -> None:
     made = recipe(
         tmp_path,
         REAL,
         f"model.dtype={dtype}",
+        f"capo.layout={layout}",
         "capo.max_steps=1",
         "capo.accumulation=3",
         "capo.learning_rate=1e-6",
@@ -250,7 +362,7 @@ def test_the_reference_is_the_sft_adapter_over_nf4(tmp_path: Path, dtype: str) -
 
     capo.run(made)
     (line,) = log(made.folder("train-capo"))
-    margins = [line[f"{kind}/margin"] for kind in capo_kinds()]  # one pair a kind: these are the pairs
+    margins = [line[f"{kind}/margin"] for kind in KINDS]  # one pair a kind: these are the pairs
     assert margins == pytest.approx([0, 0, 0], abs=1e-4)
     assert line["loss"] == pytest.approx(math.log(2), abs=1e-4)
 

@@ -5,21 +5,21 @@ import shutil
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import Trainer, set_seed
 
 from parrot_lite.errors import UserError
-from parrot_lite.lm.model import load_renderer
-from parrot_lite.lm.tokens import IGNORE
+from parrot_lite.lm.model import load_renderer, load_trainable
+from parrot_lite.lm.tokens import IGNORE, Example
+from parrot_lite.lm.tree import Answer, Limb
 from parrot_lite.recipe import Recipe
 from parrot_lite.store import RunFolder
-from parrot_lite.train import sft, trainer
+from parrot_lite.train import capo_trainer, pair_trainer, sft, speaker_trainer, trainer
 from parrot_lite.train.sft import SPEAKERS, SftStage
-from parrot_lite.train.trainer import WHOLE, Padding, last_checkpoint
+from parrot_lite.train.trainer import WHOLE, last_checkpoint
 from tests.tiny import first_turns, killed_at, log, manifest, recipe, recipe_file, tiny_model, write
 
 
@@ -174,16 +174,17 @@ class Killed(BaseException):
 
 def killed_in_conclude(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next training stage dies where its steps are done and its manifest is not there yet."""
-    conclude = trainer._conclude
+    conclude = trainer.conclude
 
     def die(folder: RunFolder, steps: int) -> None:
         conclude(folder, steps)
         raise Killed
 
-    monkeypatch.setattr(trainer, "_conclude", die)
+    for module in (speaker_trainer, capo_trainer, pair_trainer):
+        monkeypatch.setattr(module, "conclude", die)
 
 
-def test_batches_are_padded_and_padding_is_never_trained_on(tmp_path: Path, base: Path, data: Path) -> None:
+def test_batches_change_nothing(tmp_path: Path, base: Path, data: Path) -> None:
     logs = {}
     for batch, accumulation in ((2, 1), (1, 2), (1, 1)):
         made = recipe(
@@ -204,16 +205,45 @@ def test_batches_are_padded_and_padding_is_never_trained_on(tmp_path: Path, base
         assert two != pytest.approx([line[key] for line in logs[1, 1]], abs=1e-3)  # the test can tell batches apart
 
 
-def test_padding_by_hand() -> None:
-    rows: list[dict[str, Any]] = [
-        {"input_ids": array("i", [5, 6, 7]), "labels": array("i", [IGNORE, 6, 7])},
-        {"input_ids": array("i", [8]), "labels": array("i", [8])},
-    ]
-    batch = Padding(9)(rows)
-    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+def test_an_example_as_a_tree_by_hand() -> None:
+    labels = [IGNORE, IGNORE, 7, 8, IGNORE, IGNORE, 11]
+    example = Example(array("i", range(5, 12)), array("i", labels), 0)
+    assert example.tree.limbs == (Limb(0, 0, 0, 7),)
+    assert example.tree.answers == (Answer(2, 4, 1), Answer(6, 7, 5))
+    batch = speaker_trainer.collated([example, example])
+    assert len(batch["tree"]) == 14  # no padding
+    assert batch["items"] == 6
+
+
+def test_losses_are_those_of_trl(tmp_path: Path, base: Path, data: Path) -> None:
+    """Against ``SFTTrainer`` on the same labels, which pads: three steps of two sessions."""
+    import trl
+    from datasets import Dataset
+
+    made = recipe(
+        tmp_path, base, "sft.sessions=6", "sft.batch=2", "sft.accumulation=1", "sft.learning_rate=1e-3", data=data
+    )
+    sft.run(made, "train-sft")
+    ours = log(made.folder("train-sft"))
+    renderer = load_renderer(made.model)
+    examples = [renderer.example(one, "assistant", 2048) for one in first_turns(6)]
+    rows = [{"input_ids": list(e.ids), "labels": list(e.labels)} for e in examples if e]
+    set_seed(made.run.seed)
+    model = load_trainable(made.model, None, made.sft.lora, checkpointing=False)
+    arguments = trainer.arguments_of(made.sft, made.model, made.run.seed, tmp_path / "trl", len(rows))
+    theirs = trl.SFTTrainer(
+        model=model,
+        args=trl.SFTConfig(
+            **{**arguments, "save_strategy": "no"}, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=renderer.tokenizer,
+    )
+    theirs.train()
+    found = [line for line in theirs.state.log_history if "loss" in line]
+    assert len(found) == len(ours) == 3
+    for key in ("loss", "grad_norm"):
+        assert [line[key] for line in ours] == pytest.approx([line[key] for line in found], abs=1e-4)
 
 
 def test_what_does_not_fit_is_counted(tmp_path: Path, base: Path, data: Path) -> None:
