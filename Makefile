@@ -2,6 +2,7 @@
 RECIPE ?= recipes/demo.toml
 SET    ?=
 RERUN  ?=
+BENCH  ?=
 PYTHON ?= python3
 
 BIN    := .venv/bin
@@ -76,14 +77,14 @@ lint: $(STAMP) ## ruff, its formatter, and mypy
 
 check: lint test ## lint and test: what has to pass before a commit
 
-bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, hours; resumes in runs/bench
-	@$(BIN)/python recipes/bench/speed.py $(SET)
+bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, hours; BENCH='--cell 8,3,180 --precision nf4'
+	@$(BIN)/python recipes/bench/speed.py $(BENCH)
 
-bench-quick: $(STAMP) ## the same on a small cell and few layers, under 3 minutes
-	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(SET)
+bench-quick: $(STAMP) ## the same on two small cells and few layers, under 3 minutes
+	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(BENCH)
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; half an hour
-	@$(BIN)/python recipes/bench/exactness.py $(SET)
+	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
 
 clean: ## delete .venv (results under runs/ stay)
 	rm -rf .venv build *.egg-info

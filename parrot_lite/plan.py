@@ -86,9 +86,11 @@ def _capo(recipe: Recipe) -> Row:
     bound = _pairs(recipe)
     pairs = bound if c.pairs is None else min(c.pairs, bound or c.pairs)
     sessions = _trees(recipe) if pairs is None else min(_trees(recipe) or pairs, pairs)
-    many, units = ("sessions", sessions) if c.layout == "tree" else ("pairs x 2", pairs)
-    held = f" with {_number(pairs)} pairs" if c.layout == "tree" else ""
-    size = f"{_number(units)} {many} x {c.max_tokens} tokens{held} x {c.epochs:g} epochs"
+    if c.layout == "tree":
+        units, size = sessions, f"{_number(sessions)} sessions with {_number(pairs)} pairs x {c.tree_tokens} tokens"
+    else:
+        units, size = pairs, f"{_number(pairs)} pairs x 2 x {c.max_tokens} tokens"
+    size += f" x {c.epochs:g} epochs"
     return f"{trees}; adapter of train-sft; {_base(recipe)}", size, _steps(c, units)
 
 

@@ -51,7 +51,9 @@ class Model(Section):
         default="auto", description="auto = bfloat16 where the device computes in it, else float32"
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        default="auto", description="auto = flash_attention_2 where it is installed and the device is cuda, else sdpa"
+        default="auto",
+        description="of generation, scoring and capo.layout = pairs (token trees have their own); "
+        "auto = flash_attention_2 where it is installed and the device is cuda, else sdpa",
     )
     load_in_4bit: bool = Field(default=True, description="hold the base in NF4 (QLoRA); false holds it in dtype")
     double_quant: bool = Field(default=True, description="quantise the quantisation constants: 0.4 bit a weight less")
@@ -228,7 +230,7 @@ class Capo(Training):
     layout: Literal["tree", "pairs"] = Field(
         default="tree",
         description="tree = a session and all its negatives in one sequence; pairs = one row an answer, by TRL's "
-        "DPOTrainer: the same losses, several times slower. It decides what batch and accumulation count",
+        "DPOTrainer: slower, and the mean is over pairs. It decides whether batch counts sessions or pairs",
     )
     max_tokens: Positive = Field(
         default=4096, description="of a context with its answer; a longer session loses its first exchanges"
@@ -236,7 +238,7 @@ class Capo(Training):
     tree_tokens: Positive = Field(
         default=8192,
         description="of a session with all its negatives; longer ones lose their first exchanges with what hangs "
-        "there; higher increases memory. tree alone",
+        "there; higher increases memory. layout = tree only",
     )
     batch: Positive = Field(default=1, description="sessions (pairs) a forward pass; higher increases memory")
     accumulation: Positive = Field(
@@ -245,7 +247,7 @@ class Capo(Training):
     beta: float = Field(default=0.1, gt=0, description="higher holds the policy closer to the reference")
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1, description="negatives trained on")
     weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. tree alone"
+        default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. layout = tree only"
     )
     sft_weight: float = Field(
         default=0.0, ge=0, description="of the chosen answers' NLL a token, added to the loss; 0 = the paper's DPO"
@@ -255,7 +257,8 @@ class Capo(Training):
     )
     context: Literal["session", "query", "other"] = Field(
         default="session",
-        description="what pairs are trained under: their history; a control: the query alone, or another's history",
+        description="what pairs are trained under. session = their own history; as controls, query = none, "
+        "other = another session's",
     )
     pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
     epochs: float = Field(default=1.0, gt=0)

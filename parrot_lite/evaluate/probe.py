@@ -79,12 +79,11 @@ def items(sessions: list[Dialogue], settings: Probe, seed: int) -> Iterator[list
     """For each scored turn, its three conditions. Turns from the second on, the latest of each session."""
     for session in sessions:
         turns = range(2, len(session.answers) + 1)
-        others = [other for other in sessions if other.id != session.id and len(other.answers) >= 1]
         for turn in list(turns)[-settings.turns_per_session :]:
             context, answer = session.before(turn), session.answers[turn - 1]
             rule = dependence(session.queries[turn - 1], turn)
             alone = context.model_copy(update={"turns": context.turns[-1:]})
-            history = other_history(others, session.id, turn, seed)
+            history = other_history(sessions, session.id, turn, seed)
             swapped = context.model_copy(update={"turns": (*history, alone.turns[0])})
             yield [
                 (session.id, turn, rule, condition, shown, answer)

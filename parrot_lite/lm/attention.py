@@ -28,12 +28,15 @@ def tree_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     limbs: Sequence[Limb] = (),
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """(1, heads, tokens, size) queries and (1, key heads, tokens, size) keys → (1, tokens, heads, size).
 
-    Raises ValueError where ``limbs`` do not cover the tokens.
+    Raises ValueError where ``limbs`` do not cover the tokens, or the model wants more of its attention.
     """
+    wanted = [name for name in ("s_aux", "softcap", "score_mod") if others.get(name) is not None]
+    if wanted:
+        raise ValueError(f"attention over token trees knows no {', '.join(wanted)}")
     if not limbs or limbs[-1].end != query.shape[2] or query.shape[0] != 1:
         raise ValueError("a token tree is one row, and its limbs cover it")
     device = query.device.type
@@ -41,8 +44,8 @@ def tree_attention(
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     groups = query.shape[1] // key.shape[1]
-    if groups > 1 and device == "cuda" and query.dtype == torch.float32:
-        # The one kernel that takes float32 and a causal bias knows no groups; flash attention does.
+    if groups > 1 and device == "cuda" and not _flash(query):
+        # The other kernel that takes a causal bias knows no groups.
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
         groups = 1
     parts = []
@@ -71,6 +74,11 @@ def tree_attention(
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
+def _flash(query: torch.Tensor) -> bool:
+    """Whether flash attention runs on this card in this precision."""
+    return query.dtype.itemsize == 2 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
 def use(model: Any, longest: int) -> None:
     """Let ``model`` attend over token trees whose contexts have at most ``longest`` tokens, and over nothing else.
 
@@ -82,6 +90,11 @@ def use(model: Any, longest: int) -> None:
     odd = sorted(kinds - {"full_attention", "sliding_attention"})
     if window is not None and window < longest:
         odd.append(f"a sliding window of {window} tokens")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):  # they go by the longest context of the whole batch
+        original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        if longest > original:
+            odd.append(f"{rope['rope_type']} positions beyond {original} tokens")
     # These change attention's scores, or the logits behind the head.
     for name in ("attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, name, None) not in (None, 1):

@@ -44,7 +44,7 @@ def token_log_probs(model: Any, tree: TokenTree) -> torch.Tensor:
         raise ValueError("the LM head is trained, and token trees take it as fixed")
     wide, weight, bias = hidden[places], head.weight, getattr(head, "bias", None)
     kind = hidden.device.type
-    if torch.is_autocast_enabled(kind):  # it does not reach into an autograd function
+    if torch.is_autocast_enabled(kind):  # which casts what goes into an operation, not what HeadLogProbs keeps
         dtype = torch.get_autocast_dtype(kind)
         wide, weight, bias = wide.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     found: torch.Tensor = HeadLogProbs.apply(wide.to(weight.dtype), weight, bias, ids[scored])  # type: ignore[no-untyped-call]
@@ -75,8 +75,11 @@ class HeadLogProbs(torch.autograd.Function):
             scale = logits.logsumexp(dim=-1, keepdim=True)
             found[part] = (logits.gather(1, target[:, None]) - scale)[:, 0]
             if slopes is not None:
-                chances = logits.sub_(scale).exp_()
-                slopes[part] = weight[target] - chances.to(weight.dtype) @ weight
+                # Taken from the probability before rounding to 16 bits: the difference of two rounded vectors would
+                # be noise where the model is sure of the target.
+                errors = logits.sub_(scale).exp_()
+                errors.scatter_add_(1, target[:, None], errors.new_full((len(target), 1), -1.0))
+                slopes[part] = -(errors.to(weight.dtype) @ weight)
         if slopes is not None:
             ctx.save_for_backward(slopes)
         return found

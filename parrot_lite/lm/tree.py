@@ -69,7 +69,7 @@ class TokenTree:
         for limb in self.limbs:
             if limb.start != end or limb.end <= limb.start:
                 raise ValueError(f"{limb} does not begin where the tokens before it end, at {end}")
-            if limb.seen == 0:
+            if limb.root == limb.fork == limb.start:
                 trunks[limb.start] = limb.end
             elif not limb.root < limb.fork <= trunks.get(limb.root, -1):
                 raise ValueError(f"{limb} does not fork from a trunk before it")
@@ -77,8 +77,12 @@ class TokenTree:
         if end != len(self.ids):
             raise ValueError(f"the limbs cover {end} of {len(self.ids)} tokens")
         for answer in self.answers:
-            if not 0 <= answer.before < answer.start < answer.end <= end:
-                raise ValueError(f"{answer} is not predicted inside these {end} tokens")
+            homes = [limb for limb in self.limbs if limb.start <= answer.start < answer.end <= limb.end]
+            if not homes:
+                raise ValueError(f"{answer} does not lie within one limb")
+            before = answer.start - 1 if answer.start > homes[0].start else homes[0].fork - 1
+            if answer.before != before or before < homes[0].root:
+                raise ValueError(f"{answer} is not predicted by the token that it follows")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,10 +97,10 @@ class TokenTree:
         """The tokens of the longest way through it: what a model's context must hold."""
         return max(limb.seen + limb.end - limb.start for limb in self.limbs)
 
-    def row(self, answer: Answer) -> int:
-        """The tokens of a row of its own for ``answer`` behind its whole context."""
+    def way(self, answer: Answer) -> array[int]:
+        """The ids of a row of its own: the whole context of ``answer``, then it."""
         (home,) = (limb for limb in self.limbs if limb.start < answer.end <= limb.end)
-        return home.seen + answer.end - home.start
+        return self.ids[home.root : home.fork] + self.ids[home.start : answer.end]
 
 
 def joined(trees: Sequence[TokenTree]) -> TokenTree:

@@ -11,7 +11,7 @@ from parrot_lite.recipe import Recipe
 from parrot_lite.store import count, model_inputs, read, require, stage_folder
 from parrot_lite.train.packing import packed
 from parrot_lite.train.pairs import pairs
-from parrot_lite.types import SessionTree
+from parrot_lite.types import SessionTree, Turn
 
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
@@ -44,15 +44,14 @@ def in_context(recipe: Recipe, file: Path) -> Iterator[SessionTree]:
     if recipe.capo.context == "session":
         yield from read(file, SessionTree)
         return
-    sessions = [tree.dialogue for tree in read(file, SessionTree)] if recipe.capo.context == "other" else []
+    other = recipe.capo.context == "other"
+    sessions = [tree.dialogue for tree in read(file, SessionTree)] if other else []
+    if other and len({session.id for session in sessions}) < 2:
+        raise UserError("one session has no other session's history", str(file), "Set capo.context=query")
     for tree in read(file, SessionTree):
-        others = [other for other in sessions if other.id != tree.id]
-        if recipe.capo.context == "other" and not others:
-            raise UserError("one session has no other session's history", str(file), "Set capo.context=query")
-        branches = []
-        for branch in tree.branches:
-            query = tree.dialogue.before(branch.turn).turns[-1:]
-            history = other_history(others, tree.id, branch.turn, recipe.run.seed) if others else ()
-            context = branch.context or (*history, *query)
-            branches.append(branch.model_copy(update={"context": context}))
+        contexts: dict[int, tuple[Turn, ...]] = {}  # the kinds of a turn share it
+        for turn in {branch.turn for branch in tree.branches}:
+            history = other_history(sessions, tree.id, turn, recipe.run.seed) if other else ()
+            contexts[turn] = (*history, tree.dialogue.before(turn).turns[-1])
+        branches = [b if b.context else b.model_copy(update={"context": contexts[b.turn]}) for b in tree.branches]
         yield tree.model_copy(update={"branches": tuple(branches)})

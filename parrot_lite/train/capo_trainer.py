@@ -33,6 +33,8 @@ def fit_trees(recipe: Recipe, packed: Sequence[Packed], adapter: Path, folder: R
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):  # policy and reference are compared: neither may be noisy
             module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
     arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(packed))
 
     def build(watch: TrainerCallback) -> CapoTrainer:
@@ -40,9 +42,8 @@ def fit_trees(recipe: Recipe, packed: Sequence[Packed], adapter: Path, folder: R
         with torch.autocast(
             device_of(recipe.model).type, dtype_of(recipe.model), enabled=arguments["bf16"] or arguments["fp16"]
         ):
-            reference = reference_log_probs(
-                model, [one.tree for one in packed], cache_path(recipe, adapter), folder.stage
-            )
+            path = cache_path(recipe, adapter, getattr(model.config, "_commit_hash", None))
+            reference = reference_log_probs(model, [one.tree for one in packed], path, folder.stage)
         return CapoTrainer(
             section=section,
             model=model,

@@ -7,7 +7,7 @@ hangs on it as a branch at its turn. Tokens = session + negatives, instead of 2 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Packed:
     @property
     def pair_tokens(self) -> int:
         """The tokens of the same pairs in the usual layout: a row for each chosen and each rejected answer."""
-        rows = [self.tree.row(answer) for answer in self.tree.answers]
+        rows = [len(self.tree.way(answer)) for answer in self.tree.answers]
         return sum(rows[one.chosen] + rows[one.rejected] for one in self.contrasts)
 
 
@@ -78,7 +78,7 @@ def packed(
                 counts["sessions whose first exchanges were cut"] += cut > 0
                 counts.update(f"pairs of {contrast.kind}" for contrast in one.contrasts)
     if not kept:
-        raise UserError("no pair is left to train on", folder.stage, "Raise capo.tree_tokens, or widen capo.kinds")
+        raise UserError("no pair is left to train on", folder.stage, "Raise capo.max_tokens, or widen capo.kinds")
     cut = counts["sessions whose first exchanges were cut"]
     lost = counts["pairs left out: their session is too long"]
     if cut or lost:
@@ -89,20 +89,53 @@ def packed(
 def _fitting(
     renderer: Renderer, tree: SessionTree, branches: Sequence[Branch], section: Capo
 ) -> tuple[Packed | None, int]:
-    """The tree within ``max_tokens`` and ``tree_tokens``, and how many exchanges that cost.
+    """The tree within ``max_tokens`` and ``tree_tokens``, and how many of the session's exchanges that cost.
 
-    The first exchanges go first, each with the branches that hang there: the late turns are what CaPO is about.
+    The first exchanges go first, each with the branches that hang there: the late turns are what CaPO is about. A
+    context of a branch's own loses its own first exchanges. What does not fit by itself is left out at once, so that
+    nothing else has to make room for it.
     """
-    last = max(branch.turn for branch in branches)
-    for cut in range(last):
-        one = pack(renderer, tree, [branch for branch in branches if branch.turn > cut], cut)
-        if one.tree.context <= section.max_tokens and len(one.tree) <= section.tree_tokens:
+    whole = pack(renderer, tree, branches)
+    if _fits(whole, section):
+        return whole, 0
+    possible = [b for b in (_alone(renderer, tree, branch, section.max_tokens) for branch in branches) if b]
+    for cut, left in _smaller(possible):
+        one = pack(renderer, tree, left, cut)
+        if _fits(one, section):
             return one, cut
-    return None, last
+    return None, 0
+
+
+def _fits(one: Packed, section: Capo) -> bool:
+    return one.tree.context <= section.max_tokens and len(one.tree) <= section.tree_tokens
+
+
+def _alone(renderer: Renderer, tree: SessionTree, branch: Branch, max_tokens: int) -> Branch | None:
+    """The branch, a context of its own cut to fit; None where its query and answers are too long by themselves."""
+    context = tree.context(branch)
+    for cut in range(len(context.queries)):
+        shown = context.model_copy(update={"turns": context.turns[2 * cut :]})
+        prompt = renderer.prompt(shown)
+        answers = (renderer.answer(shown, prompt, text) for text in (tree.chosen(branch), branch.negative.text))
+        if len(prompt) + max(map(len, answers)) <= max_tokens:
+            return branch if branch.context is None else branch.model_copy(update={"context": shown.turns})
+    return None
+
+
+def _smaller(branches: Sequence[Branch]) -> Iterator[tuple[int, list[Branch]]]:
+    """Ever less of a session: without its first exchanges, then without the first of the branches that are left."""
+    last = max((branch.turn for branch in branches if branch.context is None), default=1)
+    left = list(branches)
+    for cut in range(last):
+        left = [branch for branch in branches if branch.context is not None or branch.turn > cut]
+        if left:
+            yield cut, left
+    for first in range(1, len(left)):
+        yield last - 1, left[first:]
 
 
 def pack(renderer: Renderer, tree: SessionTree, branches: Sequence[Branch], cut: int = 0) -> Packed:
-    """Lay ``branches`` and what they hang on down, without the session's first ``cut`` exchanges.
+    """Lay down ``branches`` and what they hang on, without the session's first ``cut`` exchanges.
 
     Branches with a context of their own hang on a trunk of their own. Raises UserError where the template's tokens of
     a prompt are not the beginning of the session's.

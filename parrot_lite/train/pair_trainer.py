@@ -17,7 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from parrot_lite.lm.model import load_trainable
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.progress import console, say
-from parrot_lite.recipe import Lora, Recipe
+from parrot_lite.recipe import Capo, Lora, Recipe
 from parrot_lite.store import RunFolder
 from parrot_lite.train.losses import dpo_loss, per_token
 from parrot_lite.train.metrics import per_kind
@@ -35,37 +35,45 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
     # A PeftModel that is passed in gets a frozen copy named "ref" as its reference. With a peft_config instead, TRL
     # would take "adapters off" as the reference: the bare base, which never saw SFT.
     model = load_trainable(recipe.model, adapter, Lora(), section.checkpointing)
-    sft = ["sft"] if section.sft_weight else []
     arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(pairs))
 
     def build(watch: TrainerCallback) -> PairTrainer:
         say(f"train-capo: log-probs of {len(pairs)} pairs under the reference, the SFT adapter")
-        return PairTrainer(
-            model=model,
-            args=trl.DPOConfig(
-                **arguments,
-                beta=section.beta,
-                loss_type=["sigmoid_norm" if section.length_normalised else "sigmoid", *sft],
-                loss_weights=[1.0, *(section.sft_weight for _ in sft)],
-                max_length=None,  # the default of 1024 drops late-turn pairs
-                precompute_ref_log_probs=True,
-            ),
-            train_dataset=Dataset.from_list(
-                [
-                    {"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected, "kind": p.kind}
-                    for p in pairs
-                ]
-            ),
-            data_collator=PairPadding(pad_token_id=pad_of(renderer)),
-            processing_class=renderer.tokenizer,
-            callbacks=[watch],
-        )
+        return pair_trainer(section, model, renderer, pairs, arguments, watch)
 
     fit(build, model, folder, arguments["max_steps"])
     model.save_pretrained(folder.path / "adapter", selected_adapters=["default"])
     conclude(folder, arguments["max_steps"])
     folder.facts["pairs"] = len(pairs)
     folder.facts["tokens"] = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs)
+
+
+def pair_trainer(
+    section: Capo,
+    model: Any,
+    renderer: Renderer,
+    pairs: Sequence[Pair],
+    arguments: dict[str, Any],
+    callback: TrainerCallback,
+) -> PairTrainer:
+    """TRL's trainer of these pairs, its reference being ``model`` as it stands; scores them under it at once."""
+    sft = ["sft"] if section.sft_weight else []
+    rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected, "kind": p.kind} for p in pairs]
+    return PairTrainer(
+        model=model,
+        args=trl.DPOConfig(
+            **arguments,
+            beta=section.beta,
+            loss_type=["sigmoid_norm" if section.length_normalised else "sigmoid", *sft],
+            loss_weights=[1.0, *(section.sft_weight for _ in sft)],
+            max_length=None,  # the default of 1024 drops late-turn pairs
+            precompute_ref_log_probs=True,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        data_collator=PairPadding(pad_token_id=pad_of(renderer)),
+        processing_class=renderer.tokenizer,
+        callbacks=[callback],
+    )
 
 
 def pad_of(renderer: Renderer) -> int:

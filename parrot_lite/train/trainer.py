@@ -45,6 +45,7 @@ def arguments_of(section: Training, model: Model, seed: int, folder: Path, examp
         "save_steps": section.save_every,
         "save_total_limit": 2,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log the last finite loss instead
         "seed": seed,
         "data_seed": seed,
         "remove_unused_columns": False,

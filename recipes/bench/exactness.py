@@ -29,7 +29,7 @@ from parrot_lite.recipe import Lora
 from parrot_lite.train.packing import Packed, pack
 
 sys.path.insert(0, str(Path(__file__).parent))
-from speed import device
+from speed import commit, device
 from workload import recipe, sessions
 
 ALL = ("fp32", "fp32+ckpt", "bf16", "bf16+ckpt", "nf4", "nf4+ckpt")
@@ -45,15 +45,15 @@ def table(
     """Compare the layouts in each precision and print the table."""
     shape = f"{turns} turns x {dependent} dependent x 3 kinds, answers of about {answer} tokens"
     lines = [
-        f"{device()}; SmolLM2-135M, {shape}. Largest difference of an answer's summed log-prob, in nats;",
-        "mean difference a token; cosine of gradients.",
+        f"{device()}, commit {commit()}; SmolLM2-135M, {shape}.",
+        "Largest difference of an answer's summed log-prob, in nats; mean difference a token; cosine of gradients.",
         "",
         "| | padded: log-prob | a token | gradient | tree: log-prob | a token | gradient |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name in precision or ALL:
         padded, tree = compared(name, turns, dependent, answer)
-        lines.append("| " + " | ".join([name, *map(shown, padded), *map(shown, tree)]) + " |")
+        lines.append("| " + " | ".join([name, *shown(padded), *shown(tree)]) + " |")
         print(lines[-1], file=sys.stderr, flush=True)
     out.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines) + "\n"
@@ -61,15 +61,15 @@ def table(
     print(text)
 
 
-def shown(value: float) -> str:
-    """A difference, or a cosine by its distance from 1."""
-    return f"1 - {1 - value:.1e}" if value > 0.5 else f"{value:.1e}"
+def shown(found: tuple[float, float, float]) -> list[str]:
+    """Two differences, and a cosine by its distance from 1."""
+    return [f"{found[0]:.1e}", f"{found[1]:.1e}", f"1 - {1 - found[2]:.1e}"]
 
 
 def compared(name: str, turns: int, dependent: int, answer: int) -> list[tuple[float, float, float]]:
     """(largest difference, mean difference a token, gradient cosine) against rows: of padded rows, of the tree."""
     held, _, checkpointed = name.partition("+")
-    made = recipe(held)
+    made = recipe(held, "model.device=cpu")
     renderer = load_renderer(made.model)
     (session,) = islice(sessions(renderer, turns, dependent, answer), 1)
     packed = pack(renderer, session, session.branches)
@@ -105,8 +105,7 @@ def by_rows(model: Any, packed: Packed, pull: list[float], batch: int) -> tuple[
     """Log-probs of the answers and the gradient, ``batch`` rows a forward pass, padded on the right."""
     rows = []
     for answer in packed.tree.answers:
-        (home,) = (limb for limb in packed.tree.limbs if limb.start < answer.end <= limb.end)
-        ids = [*packed.tree.ids[home.root : home.fork], *packed.tree.ids[home.start : answer.end]]
+        ids = packed.tree.way(answer).tolist()
         rows.append((ids, len(ids) - len(answer)))
     scores: list[float] = []
     for start in range(0, len(rows), batch):

@@ -9,10 +9,16 @@ in each round every layout makes one optimizer step on the same session, in a ro
 It is the same session in every round. Ratios are taken within a round, and medians over rounds. The first round warms
 up and is not counted.
 
-  pairs   TRL's DPOTrainer, one pair a forward pass, reference precomputed: the usual way
-  rows    a row an answer, each chosen answer once for all its negatives, no padding, this kit's LM head
-  tree    the session tree
-  trl     TRL's SFTTrainer, and speaker, this kit's SFT, over the same sessions
+  pairs    TRL's DPOTrainer, one pair a forward pass, reference precomputed: the usual way
+  rows     a row an answer, each chosen answer once for all its negatives, no padding, this kit's LM head
+  tree     the session tree
+  trl      TRL's SFTTrainer
+  speaker  this kit's SFT, over the same session
+
+What to read from it. The ceiling is the ratio of tokens. Against ``rows`` nothing differs but the layout. Against
+``pairs`` and ``trl`` the LM head differs, too: on a processor, where TRL has no fused kernel, its head runs at every
+token, padding included, and partly in float32; on a card that is not so. Seconds count forward, backward and optimizer;
+collating and reference are outside. The peak is that of the whole process, with loading and the reference's log-probs.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from importlib.metadata import version
 from itertools import islice, product
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,11 +72,12 @@ def table(
         for stage, layouts in (("capo", CAPO), ("sft", SFT)):
             what = {"stage": stage, "turns": turns, "answer_tokens": tokens, **setting}
             what |= {"dependent": depend} if stage == "capo" else {}  # SFT knows no dependent turns
+            what |= {"device": device(), "commit": commit(), "packages": packages()}
             if any(what.items() <= row.items() for row in rows):
                 continue
             print(f"{date.today()} {what}", file=sys.stderr, flush=True)
             rows.append({**what, **measure(layouts, (turns, depend, tokens), setting)})
-            file.write_text(json.dumps({"device": device(), "rows": rows}, indent=1) + "\n")
+            file.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     text = rendered(rows)
     (out / "speed.md").write_text(text)
     print(text)
@@ -138,8 +146,10 @@ def ask(worker: Any) -> dict[str, Any]:
 
 def rendered(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown."""
+    places = sorted({f"{row['device']}, {row['date']}, commit {row['commit']}, {row['packages']}" for row in rows})
     lines = [
-        f"{device()}. Seconds: median of the counted steps; ratio: median within rounds; ceiling: ratio of tokens.",
+        *(f"{place}." for place in places),
+        "Seconds: median of the counted steps; ratio: median within rounds; ceiling: ratio of tokens.",
         "",
         "| turns | dep. | answer | precision | layers | steps | layout "
         "| tokens | s/step | peak MB | ratio | ceiling | of it |",
@@ -167,13 +177,25 @@ def rendered(rows: list[dict[str, Any]]) -> str:
 
 
 def device() -> str:
-    """What it ran on."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
+    """What it runs on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The code that runs; with a + where it was changed since."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def packages() -> str:
+    """The versions that matter."""
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl"))
 
 
 def work(job: str) -> None:
@@ -283,24 +305,8 @@ def trainer_of(
         return made, sum(len(unit.tree) for unit, _ in units)
     if layout == "pairs":
         found = pairs(renderer, [session], recipe.capo, RunFolder(Path(arguments["output_dir"]), "train-capo"))
-        made = pair_trainer.PairTrainer(
-            model=model,
-            args=trl.DPOConfig(
-                **{**arguments, "gradient_accumulation_steps": len(found)},
-                beta=recipe.capo.beta,
-                max_length=None,
-                precompute_ref_log_probs=True,
-            ),
-            train_dataset=Dataset.from_list(
-                [
-                    {"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected, "kind": p.kind}
-                    for p in found
-                ]
-            ),
-            data_collator=pair_trainer.PairPadding(pad_token_id=pair_trainer.pad_of(renderer)),
-            processing_class=renderer.tokenizer,
-            callbacks=[turns],
-        )
+        arguments = {**arguments, "gradient_accumulation_steps": len(found)}
+        made = pair_trainer.pair_trainer(recipe.capo, model, renderer, found, arguments, turns)
         return made, sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in found)
     example = renderer.example(session.dialogue, "assistant", recipe.sft.max_tokens)
     if layout == "speaker":
@@ -325,8 +331,6 @@ def trainer_of(
 
 def unshared(packed: Any, log_probs: tuple[float, ...]) -> list[tuple[Any, tuple[float, ...]]]:
     """The same pairs in rows: for every turn, one unit with a trunk of its own for each answer."""
-    from array import array
-
     from parrot_lite.lm.tree import Answer, Limb, TokenTree, joined
     from parrot_lite.train.packing import Contrast, Packed
 
@@ -337,10 +341,9 @@ def unshared(packed: Any, log_probs: tuple[float, ...]) -> list[tuple[Any, tuple
         places = [chosen, *(one.rejected for one in contrasts)]
         rows = []
         for answer in (tree.answers[place] for place in places):
-            (home,) = (limb for limb in tree.limbs if limb.start < answer.end <= limb.end)
-            ids = tree.ids[home.root : home.fork] + tree.ids[home.start : answer.end]
+            ids = tree.way(answer)
             start = len(ids) - len(answer)
-            rows.append(TokenTree(array("i", ids), (Limb(0, 0, 0, len(ids)),), (Answer(start, len(ids), start - 1),)))
+            rows.append(TokenTree(ids, (Limb(0, 0, 0, len(ids)),), (Answer(start, len(ids), start - 1),)))
         numbered = tuple(Contrast(0, number, one.kind) for number, one in enumerate(contrasts, 1))
         units.append((Packed(packed.session, joined(rows), numbered), tuple(log_probs[place] for place in places)))
     return units

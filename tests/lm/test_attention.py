@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from parrot_lite.errors import UserError
 from parrot_lite.lm import attention
@@ -88,5 +95,26 @@ def test_models_that_compute_something_else_are_refused() -> None:
     old = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(model_type="old")))
     with pytest.raises(UserError, match="attention of its own"):
         attention.use(old, 100)
-    gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=50))
-    attention.use(gpt, 100)
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    llama = LlamaForCausalLM(LlamaConfig(**SMALL, max_position_embeddings=64, rope_parameters=scaled))
+    with pytest.raises(UserError, match="dynamic positions beyond 64 tokens"):
+        attention.use(llama, 65)
+    attention.use(llama, 64)
+
+
+def test_attention_sinks_are_refused() -> None:
+    with pytest.raises(ValueError, match="knows no s_aux"):
+        attention.tree_attention(MODULE, *qkv(2, 2), None, limbs=TREE.limbs, s_aux=torch.zeros(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_a_card(heads: int, key_heads: int, dtype: torch.dtype) -> None:
+    inputs = [x.detach().to("cuda", dtype).requires_grad_() for x in qkv(heads, key_heads)]
+    found, _ = attention.tree_attention(MODULE, *inputs, None, limbs=TREE.limbs)
+    expected, _ = attention.tree_attention(MODULE, *qkv(heads, key_heads), None, limbs=TREE.limbs)
+    close = {"atol": 2e-2, "rtol": 2e-2} if dtype.itemsize == 2 else {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(found.double().cpu(), expected, **close)
+    found.sum().backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in inputs)

@@ -29,7 +29,11 @@ def test_the_first_token_is_predicted_at_the_fork_and_each_other_one_before_itse
 
 def test_rows_are_context_and_answer() -> None:
     assert TREE.context == 7
-    assert [TREE.row(answer) for answer in TREE.answers] == [6, 7, 4]
+    assert [list(TREE.way(answer)) for answer in TREE.answers] == [
+        [100, 101, 102, 103, 104, 105],
+        [100, 101, 102, 103, 106, 107, 108],
+        [100, 101, 109, 110],
+    ]
 
 
 def test_joined_trees_lie_one_behind_the_other() -> None:
@@ -38,7 +42,7 @@ def test_joined_trees_lie_one_behind_the_other() -> None:
     assert both.positions == TREE.positions * 2
     assert both.limbs[3:] == (Limb(11, 11, 11, 17), Limb(11, 15, 17, 20), Limb(11, 13, 20, 22))
     assert both.answers[3:] == (Answer(15, 17, 14), Answer(17, 20, 14), Answer(20, 22, 12))
-    assert [both.row(answer) for answer in both.answers] == [6, 7, 4] * 2
+    assert [len(both.way(answer)) for answer in both.answers] == [6, 7, 4] * 2
     assert joined([TREE]) == TREE
 
 
@@ -52,9 +56,13 @@ def test_joined_trees_lie_one_behind_the_other() -> None:
         ([(0, 0, 0, 4), (0, 5, 4, 6)], [], "does not fork from a trunk"),  # behind its trunk
         ([(0, 0, 0, 4), (1, 2, 4, 6)], [], "does not fork from a trunk"),  # from the middle of one
         ([(0, 0, 0, 2), (0, 1, 2, 4), (2, 3, 4, 6)], [], "does not fork from a trunk"),  # from a branch
+        ([(0, 1, 0, 6)], [], "does not fork from a trunk"),
         ([(0, 0, 0, 6)], [(0, 2, -1)], "is not predicted"),  # nothing predicts a first token
-        ([(0, 0, 0, 6)], [(4, 4, 3)], "is not predicted"),
-        ([(0, 0, 0, 6)], [(4, 7, 3)], "is not predicted"),
+        ([(0, 0, 0, 6)], [(4, 6, 2)], "is not predicted"),
+        ([(0, 0, 0, 4), (0, 2, 4, 6)], [(4, 6, 3)], "is not predicted"),  # by what it does not see
+        ([(0, 0, 0, 6)], [(4, 4, 3)], "within one limb"),
+        ([(0, 0, 0, 6)], [(4, 7, 3)], "within one limb"),
+        ([(0, 0, 0, 4), (0, 2, 4, 6)], [(3, 5, 2)], "within one limb"),
     ],
 )
 def test_what_does_not_hold_is_refused(

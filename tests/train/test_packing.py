@@ -27,11 +27,7 @@ def rows(one: Packed) -> list[tuple[list[int], list[int], str]]:
     """The pairs read back from the tree: the whole row of the chosen and of the rejected answer."""
 
     def row(place: int) -> list[int]:
-        answer = one.tree.answers[place]
-        (home,) = (limb for limb in one.tree.limbs if limb.start < answer.end <= limb.end)
-        assert answer.before == (answer.start if home.seen == 0 else home.fork) - 1
-        assert home.seen == 0 or answer.start == home.start
-        return [*one.tree.ids[home.root : home.fork], *one.tree.ids[home.start : answer.end]]
+        return one.tree.way(one.tree.answers[place]).tolist()
 
     return [(row(c.chosen), row(c.rejected), c.kind) for c in one.contrasts]
 
@@ -140,7 +136,7 @@ def test_long_sessions_lose_their_first_exchanges_with_what_hangs_there(tmp_path
     assert len(packed(made, [long, one], Capo(tree_tokens=sizes[2]), counted, 2)) == 1
     assert counted.counts["pairs left out: their session is too long"] == 1 + 3
     with pytest.raises(UserError, match="no pair is left"):
-        packed(made, [one], Capo(tree_tokens=sizes[2] - 1), folder(tmp_path), 1)
+        packed(made, [long], Capo(tree_tokens=sizes[2]), folder(tmp_path), 1)
 
 
 def test_the_longest_way_is_bounded_too(tmp_path: Path) -> None:
@@ -152,6 +148,39 @@ def test_the_longest_way_is_bounded_too(tmp_path: Path) -> None:
     assert same == whole
     (cut,) = packed(made, [one], Capo(max_tokens=longest - 1), folder(tmp_path), 1)
     assert cut == pack(made, one, one.branches, cut=1)
+
+
+def test_what_is_too_long_by_itself_costs_nothing_else(tmp_path: Path) -> None:
+    made, counted = shared("chatml"), folder(tmp_path)
+    long = branch(ICE, 3, "random", "It is cold." * 60)
+    one = SessionTree(dialogue=ICE, branches=(*tree().branches, long))
+    limit = pack(made, tree(), tree().branches).tree.context
+    (laid,) = packed(made, [one], Capo(max_tokens=limit, kinds=(*KINDS, "random")), counted, 1)
+    assert laid == pack(made, tree(), tree().branches)
+    assert counted.counts["pairs left out: their session is too long"] == 1
+    assert counted.counts["sessions whose first exchanges were cut"] == 0
+
+
+def test_contexts_of_their_own_lose_their_own_first_exchanges(tmp_path: Path) -> None:
+    made = shared("chatml")
+    long = (*ICE.turns[:4], *ALONE)
+    own = (branch(ICE, 2, "neglect", "Yes.", context=long), branch(ICE, 3, "neglect", "No.", context=ALONE))
+    one = SessionTree(dialogue=ICE, branches=own)
+    whole = pack(made, one, own).tree.context
+    (laid,) = packed(made, [one], Capo(max_tokens=whole - 1), folder(tmp_path), 1)
+    section = Capo(max_tokens=whole - 1)
+    expected = pairs(made, [one], section, folder(tmp_path))
+    assert sorted(rows(laid)) == sorted(([*p.prompt, *p.chosen], [*p.prompt, *p.rejected], p.kind) for p in expected)
+    assert len(laid.contrasts) == 2
+
+
+def test_a_turn_with_too_many_negatives_keeps_what_fits(tmp_path: Path) -> None:
+    made, counted = shared("chatml"), folder(tmp_path)
+    one = SessionTree(dialogue=ICE, branches=tree().branches[3:])
+    limit = len(pack(made, one, one.branches[1:], cut=2).tree)
+    (laid,) = packed(made, [one], Capo(tree_tokens=limit), counted, 1)
+    assert [c.kind for c in laid.contrasts] == list(KINDS[1:])
+    assert counted.counts["pairs left out: their session is too long"] == 1
 
 
 def test_kinds_and_cap(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from parrot_lite.errors import UserError
 from parrot_lite.lm import attention
 from parrot_lite.lm.model import load_renderer, load_trainable
 from parrot_lite.lm.tree import TokenTree
@@ -38,7 +41,7 @@ def adapter_of(made: Recipe, folder: Path, seed: int) -> Path:
 def scored(made: Recipe, adapter: Path, trees: list[TokenTree]) -> list[tuple[float, ...]]:
     model = load_trainable(made.model, adapter, Lora(), checkpointing=False)
     attention.use(model.get_base_model(), 2048)
-    return reference_log_probs(model, trees, cache_path(made, adapter), "train-capo")
+    return reference_log_probs(model, trees, cache_path(made, adapter, None), "train-capo")
 
 
 def laid(made: Recipe, count: int) -> list[TokenTree]:
@@ -65,7 +68,7 @@ def test_computed_once_and_resumed(tmp_path: Path, base: Path, monkeypatch: pyte
     sizes = counted(monkeypatch)
     first = scored(made, adapter, trees[:2])
     assert sizes == [len(one) for one in trees[:2]]
-    path = cache_path(made, adapter)
+    path = cache_path(made, adapter, None)
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole[:-20], encoding="utf-8")  # killed inside the second line
     found = scored(made, adapter, trees)
@@ -91,11 +94,11 @@ def test_nothing_old_is_served(tmp_path: Path, base: Path) -> None:
     made = recipe(tmp_path, base)
     adapter, trees = adapter_of(made, tmp_path / "adapter", 0), laid(made, 2)
     before = scored(made, adapter, trees[:1])
-    path = cache_path(made, adapter)
+    path = cache_path(made, adapter, None)
     weights = adapter / "adapter_model.safetensors"
     changed = {name: tensor * 1.5 for name, tensor in load_file(weights).items()}
     save_file(changed, weights, metadata={"format": "pt"})  # another adapter at the same path
-    assert cache_path(made, adapter) != path
+    assert cache_path(made, adapter, None) != path
     after = scored(made, adapter, trees[:1])
     assert all(abs(one - other) > 1e-3 for one, other in zip(before[0], after[0], strict=True))
 
@@ -103,9 +106,37 @@ def test_nothing_old_is_served(tmp_path: Path, base: Path) -> None:
     one = first_turns(1, 3)[0]
     edited = tree(one, text="It is not cold.")
     assert scored(made, adapter, [pack(renderer, edited, edited.branches).tree]) != after  # other data
-    paths = {cache_path(made, adapter)}
+    paths = {cache_path(made, adapter, None)}
     for change in ("model.load_in_4bit=true", "model.dtype=bfloat16"):
-        paths.add(cache_path(recipe(tmp_path, base, change), adapter))
+        paths.add(cache_path(recipe(tmp_path, base, change), adapter, None))
     with tiny_model(tmp_path / "other", "llama_like") as other:
-        paths.add(cache_path(recipe(tmp_path, other), adapter))
-    assert len(paths) == 4
+        paths.add(cache_path(recipe(tmp_path, other), adapter, None))
+    hub = recipe(tmp_path, base, "model.base='org/model'")
+    paths |= {cache_path(hub, adapter, commit) for commit in ("before it moved", "after")}
+    assert len(paths) == 6
+
+
+def test_another_run_of_the_same_is_waited_for(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = recipe(tmp_path, base)
+    adapter, trees = adapter_of(made, tmp_path / "adapter", 0), laid(made, 1)
+    path = cache_path(made, adapter, None)
+    path.parent.mkdir(parents=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=lambda: scored(made, adapter, trees))
+        waiting.start()
+        waiting.join(timeout=5)
+        assert waiting.is_alive()
+        assert not path.exists()
+        assert "another run computes the same reference" in " ".join(capsys.readouterr().err.split())
+    waiting.join(timeout=60)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_what_is_not_a_number_is_not_kept(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recipe(tmp_path, base)
+    adapter, trees = adapter_of(made, tmp_path / "adapter", 0), laid(made, 1)
+    monkeypatch.setattr(reference, "answer_log_probs", lambda *_: torch.tensor([-1.0, float("nan")]))
+    with pytest.raises(UserError, match="is not a number"):
+        scored(made, adapter, trees)
+    assert cache_path(made, adapter, None).read_text(encoding="utf-8") == ""
