@@ -252,6 +252,20 @@ def test_an_override_in_the_recipes_place_is_one_of_the_demo(tmp_path):
     assert "12 optimizer steps" in row  # instead of 6
 
 
+def test_what_train_capo_would_do_in_either_layout(tmp_path):
+    folder = f"run.folder={tmp_path}"
+    expected = {
+        ("capo.layout=tree",): "12 sessions with 72 pairs x 1536 tokens x 1 epochs, 6 optimizer steps",
+        ("capo.layout=tree", "capo.pairs=10"): "10 sessions with 10 pairs x 1536 tokens x 1 epochs, 5 optimizer steps",
+        ("capo.layout=pairs",): "72 pairs x 2 x 768 tokens x 1 epochs, 36 optimizer steps",
+        ("capo.layout=pairs", "capo.pairs=10"): "10 pairs x 2 x 768 tokens x 1 epochs, 5 optimizer steps",
+    }
+    for overrides, size in expected.items():
+        output, _ = imported_by("train-capo", folder, *overrides, "--dry-run")
+        (row,) = [line for line in output if line.startswith("train-capo")]
+        assert row.endswith(size)
+
+
 def test_the_recipe_and_its_overrides_reach_the_stage(monkeypatch):
     seen = []
     monkeypatch.setitem(vars(cli), "load", lambda path, overrides: seen.append((path, list(overrides))) or None)

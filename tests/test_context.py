@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from parrot_lite.context import dependence
+from parrot_lite.context import dependence, other_history
+from tests.test_types import talk
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,17 @@ def test_a_long_paste_takes_no_time(text: str) -> None:
     start = time.monotonic()
     dependence(text, 2)
     assert time.monotonic() - start < 2
+
+
+def test_another_history_is_as_long_as_the_true_one_where_some_session_has_it():
+    one, two, three = talk("A?", "a."), talk("B?", "b.", "C?", "c.", name="two"), talk("D?", name="three")
+    sessions = [one.model_copy(update={"id": "one"}), two, three]
+    for seed in range(9):
+        assert other_history(sessions, "one", 3, seed) == two.turns  # the one with two exchanges
+        assert other_history(sessions, "one", 2, seed) == two.turns[:2]
+        assert other_history(sessions, "two", 3, seed) == one.turns  # nobody has two: the longest there is
+        assert other_history(sessions, "two", 1, seed) == ()
+    drawn = {other_history([*sessions, talk("E?", "e.", name="four")], "one", 2, seed) for seed in range(20)}
+    assert drawn == {two.turns[:2], talk("E?", "e.").turns}
+    with pytest.raises(ValueError, match="no session but one has a history"):
+        other_history([sessions[0], three], "one", 2, 0)

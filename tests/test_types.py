@@ -34,8 +34,8 @@ def negative(text="No idea.", kind="neglect"):
     return Negative(kind=kind, text=text, how="structural", writer="w", done="history withheld", saw=saw)
 
 
-def branch(turn=2, text="No idea."):
-    return Branch(turn=turn, rule="pronoun", negative=negative(text))
+def branch(turn=2, text="No idea.", **fields):
+    return Branch(turn=turn, rule="pronoun", negative=negative(text), **fields)
 
 
 VERDICT = {"model": "m", "dialogue": "peru", "category": "travel", "turn": 2, "judge": "j@single"}
@@ -52,6 +52,7 @@ RECORDS = [
     Rejected(id="peru", source="test", reason="too short", detail="1 exchange"),
     negative(),
     branch(),
+    branch(chosen="Quite.", context=talk(*TALK[:3]).turns),
     SessionTree(dialogue=talk(*TALK), branches=(branch(1), branch(2), branch(2, "Who knows?"))),
     Judgment(**VERDICT, score=7.5, text="Fits. Rating: [[7.5]]"),
     Judgment(**VERDICT, reason="no verdict"),
@@ -222,6 +223,24 @@ def test_a_negative_differs_from_the_chosen_answer_of_its_own_turn():
         SessionTree(dialogue=session, branches=(branch(2, "Yes, rather."),))
     # The answer of another turn is a fine negative.
     assert SessionTree(dialogue=session, branches=(branch(1, "Yes, rather."),)).id == "peru"
+
+
+def test_a_branch_may_bring_its_own_chosen_answer_and_context():
+    session = talk(*TALK)
+    alone = talk("Is it large?").turns
+    usual, own = branch(2), branch(2, "Yes, rather.", chosen="Quite.", context=alone)
+    tree = SessionTree(dialogue=session, branches=(usual, own))  # the session's answer is then a fine negative
+    assert tree.chosen(usual) == "Yes, rather."
+    assert tree.chosen(own) == "Quite."
+    assert tree.context(usual) == session.before(2)
+    assert tree.context(own).turns == alone
+    with pytest.raises(ValidationError, match="the negative at turn 2 equals the chosen answer"):
+        SessionTree(dialogue=session, branches=(branch(2, "Quite.", chosen="Quite."),))
+    for turns in ((), session.turns[:2]):
+        with pytest.raises(ValidationError, match="ends with the user's query"):
+            branch(2, context=turns)
+    with pytest.raises(ValidationError, match="expected the user's"):
+        branch(2, context=session.turns[1:3])
 
 
 def test_branches_at_a_turn_keep_their_order():

@@ -23,6 +23,9 @@ collating and reference are outside. The peak is that of the whole process, with
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -58,6 +61,7 @@ def table(
     checkpointing: Annotated[bool, typer.Option(help="recompute activations in every layout")] = False,
     layers: Annotated[int | None, typer.Option(help="keep only the model's first layers")] = None,
     rounds: Annotated[int | None, typer.Option(help="counted steps of each layout")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="a layout to leave out; may be repeated")] = None,
     out: Annotated[Path, typer.Option(help="folder of speed.json and speed.md")] = Path("runs/bench"),
 ) -> None:
     """Measure what is missing in ``out`` and print the table."""
@@ -70,6 +74,7 @@ def table(
     setting = {"precision": precision, "checkpointing": checkpointing, "layers": layers, "rounds": rounds}
     for turns, depend, tokens in cells:
         for stage, layouts in (("capo", CAPO), ("sft", SFT)):
+            layouts = tuple(layout for layout in layouts if layout not in (without or ()))
             what = {"stage": stage, "turns": turns, "answer_tokens": tokens, **setting}
             what |= {"dependent": depend} if stage == "capo" else {}  # SFT knows no dependent turns
             what |= {"device": device(), "commit": commit(), "packages": packages()}
@@ -158,7 +163,7 @@ def rendered(rows: list[dict[str, Any]]) -> str:
     for row in sorted(
         rows, key=lambda row: (row["stage"], row["turns"], row.get("dependent", 0), row["answer_tokens"])
     ):
-        layouts = CAPO if row["stage"] == "capo" else SFT
+        layouts = [layout for layout in (*CAPO, *SFT) if layout in row]
         how = row["precision"] + (" ckpt" if row["checkpointing"] else "")
         head = f"{row['turns']} | {row.get('dependent', '')} | {row['answer_tokens']} | {how}"
         for layout in layouts:
@@ -215,7 +220,7 @@ def work(job: str) -> None:
         settings["precision"],
         f"{stage}.checkpointing={str(settings['checkpointing']).lower()}",
         f"{stage}.learning_rate=1e-5",
-        f"{stage}.max_steps={settings['rounds']}",
+        f"{stage}.epochs={settings['rounds']}.0",  # of one session: a step each
         f"{stage}.max_tokens=65536",
         "capo.tree_tokens=65536",
         f"{stage}.accumulation=1",
@@ -262,6 +267,9 @@ def work(job: str) -> None:
                 "peak_mb": peak,
                 "tokens": tokens,
             }
+            gc.collect()
+            with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; three peaks may not fit
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
             print(json.dumps(answer), file=answers, flush=True)
 
     arguments = {
