@@ -80,10 +80,10 @@ check: lint test ## lint and test: what has to pass before a commit
 bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, hours; BENCH='--cell 8,3,180 --precision nf4'
 	@$(BIN)/python recipes/bench/speed.py $(BENCH)
 
-bench-quick: $(STAMP) ## the same on two small cells and few layers, under 3 minutes
+bench-quick: $(STAMP) ## the same on two small cells and few of the model's layers
 	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(BENCH)
 
-exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; half an hour
+exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
 
 clean: ## delete .venv (results under runs/ stay)

@@ -94,8 +94,7 @@ class PairPadding(DataCollatorForPreference):  # type: ignore[misc]  # trl is un
 class PairTrainer(trl.DPOTrainer):  # type: ignore[misc]  # trl is untyped here
     """``DPOTrainer`` on pairs that are ids already, with its metrics a negative kind.
 
-    Logs ``<kind>/margin``, ``<kind>/accuracy``, ``<kind>/chosen`` and ``<kind>/rejected`` (summed log-probs) beside
-    TRL's own means.
+    Logs what ``metrics.per_kind`` names beside TRL's own means.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """How exact the session tree is on the real model, beside what the usual layout's padding does to the same numbers.
 
-    .venv/bin/python recipes/bench/exactness.py           # 8 turns x 3 dependent x 3 kinds; half an hour on 2 cores
+    .venv/bin/python recipes/bench/exactness.py           # 8 turns x 3 dependent x 3 kinds; takes long
     .venv/bin/python recipes/bench/exactness.py --answer 20 --precision fp32
 
 A random LoRA adapter makes the policy differ from its base. For every answer, the summed log-prob (nats), and the

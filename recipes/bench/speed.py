@@ -1,6 +1,6 @@
 """How fast the layouts of CaPO and of SFT train, side by side: one table, and the same as JSON.
 
-    .venv/bin/python recipes/bench/speed.py --quick            # under 3 minutes on 2 cores: proves that it runs
+    .venv/bin/python recipes/bench/speed.py --quick            # two small cells, 6 layers: proves that it runs
     .venv/bin/python recipes/bench/speed.py --cell 8,3,180     # one cell of the grid
     .venv/bin/python recipes/bench/speed.py                    # the whole grid: hours on 2 cores; resumes
 
