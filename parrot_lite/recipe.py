@@ -305,6 +305,20 @@ class Eval(Section):
     resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
 
 
+class Price(Section):
+    """What a model's tokens cost, in the currency of ``budget.money``."""
+
+    input: float = Field(ge=0, description="a million prompt tokens")
+    output: float = Field(ge=0, description="a million generated tokens")
+
+
+class Budget(Section):
+    """What one stage may spend over all its attempts; none = no limit."""
+
+    money: float | None = Field(default=None, gt=0, description="needs a price of every server's model in [prices]")
+    calls: Positive | None = Field(default=None, description="calls to speakers, failed ones included")
+
+
 class Recipe(Section):
     """A whole experiment. ``name`` is the file's name; results lie under it."""
 
@@ -318,6 +332,8 @@ class Recipe(Section):
     sft: Sft
     capo: Capo
     eval: Eval
+    prices: dict[str, Price] = Field(default_factory=dict, description="by model name; local models cost nothing")
+    budget: Budget = Budget()
 
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""

@@ -91,6 +91,7 @@ class Reply(Record):
     text: str | None
     stop: Literal["end", "length", "failed"]
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
+    prompt_tokens: int | None = Field(default=None, ge=0)  # None where the speaker does not say
     seconds: float = 0.0
     reason: str | None = None
     weights: tuple[float, ...] | None = None  # where the reply was a choice: the probability of each text
