@@ -7,24 +7,22 @@ What compares sessions with each other waits until all are played.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import NamedTuple
 
 from parrot_lite.chat import inputs_of, open_chat
-from parrot_lite.collect import filters
+from parrot_lite.collect import filters, seeds
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
+from parrot_lite.collect.seeds import SOURCE
 from parrot_lite.errors import UserError
-from parrot_lite.progress import progress, say
+from parrot_lite.progress import progress
 from parrot_lite.recipe import Collect, Recipe
-from parrot_lite.store import Journal, RunFolder, existing, locate, read, require, stage_folder
+from parrot_lite.store import Journal, RunFolder, read, stage_folder
 from parrot_lite.types import Dialogue, Rejected, Reply, derive_seed
 
-SOURCE = "collect"
 REPEATED = "repeated across sessions"
 
 
@@ -49,12 +47,11 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     again) and where no session was kept; StageChanged where the folder belongs to another recipe.
     """
     collect = recipe.collect
-    path = _seeds_path(recipe)
-    inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), "collect.seeds": path}
+    inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), **seeds.inputs(recipe)}
     with stage_folder(recipe, "collect", inputs, rerun) as folder:
         if folder is None:
             return
-        sessions = _draw(recipe, _seeds(recipe, path), folder)
+        sessions = seeds.draw(recipe, folder)
         with (
             folder.journal("dialogues.jsonl", Dialogue, lambda kept: kept.id) as kept,
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
@@ -66,46 +63,6 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         put_in_order(folder.path / "dialogues.jsonl", lambda record: record["id"], [one.id for one in sessions])
         _part_sessions(folder, collect.keep_turns)
         _count(folder)
-
-
-def _seeds_path(recipe: Recipe) -> Path:
-    match recipe.collect.seeds:
-        case "bundled":
-            return locate("package:parrot_lite/data/seeds.txt")
-        case "logs":
-            return require(recipe, "logs") / "train.jsonl"
-        case file:
-            return existing(Path(file))
-
-
-def _seeds(recipe: Recipe, path: Path) -> Iterator[str]:
-    if recipe.collect.seeds == "logs":
-        yield from (dialogue.queries[0] for dialogue in read(path, Dialogue) if dialogue.turns)
-        return
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as a text file: {error}", str(path), "Give one query a line, UTF-8") from None
-    yield from (line.strip() for line in lines if line.strip())
-
-
-def _draw(recipe: Recipe, seeds: Iterator[str], folder: RunFolder) -> list[Dialogue]:
-    """Sessions of one query each. Drawn by a rank of the query itself: asking for more keeps those drawn before."""
-    sessions: dict[str, Dialogue] = {}
-    for query in seeds:
-        folder.counts["seeds"] += 1
-        # 12 hex digits: with 8, two of the paper's 40,000 sessions would share an id in one run of five.
-        name = f"{SOURCE}-{hashlib.sha256(query.encode()).hexdigest()[:12]}"
-        if name in sessions:
-            folder.counts["seeds: exact duplicates dropped"] += 1
-        else:
-            sessions[name] = Dialogue(id=name, source=SOURCE).say(query)
-    wanted, seed = recipe.collect.sessions, recipe.run.seed
-    if not sessions:
-        raise UserError("no seed query", recipe.collect.seeds, "Give one query a line")
-    if len(sessions) < wanted:
-        say(f"collect: {wanted} sessions wanted, {len(sessions)} different seed queries there: collecting those")
-    return sorted(sessions.values(), key=lambda session: derive_seed(seed, "collect", "draw", session.id))[:wanted]
 
 
 def _play(

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from parrot_lite.collect import loop
+from parrot_lite.collect import loop, seeds
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.recipe import load
 from parrot_lite.store import RunFolder, read
@@ -149,7 +149,7 @@ SAID = (
 def across(tmp_path, monkeypatch):
     """Play OPENINGS; returns the recipe and the queries that the files must hold, in order."""
     recipe = settings(tmp_path, "collect.keep_turns=2", seeds=OPENINGS)
-    order = [session.queries[0] for session in loop._draw(recipe, iter(OPENINGS), RunFolder(tmp_path, "collect"))]
+    order = [session.queries[0] for session in seeds.draw(recipe, RunFolder(tmp_path, "collect"))]
     lines = dict(zip(order, (*SAID, ("Why so cold?", order[1])), strict=True))
     chats = FunctionChat(lambda s: said(lines[s.queries[0]][len(s.answers) - 1])), FunctionChat(answered)
     monkeypatch.setattr(loop, "open_chat", lambda spec, _: chats[spec != recipe.collect.asker])
@@ -340,7 +340,7 @@ ANSWERER = [
 SLOW = """
 import sys, time
 from parrot_lite.chat.scripted import ScriptedChat
-from parrot_lite.collect import loop
+from parrot_lite.collect import loop, seeds
 from parrot_lite.recipe import load
 quick = ScriptedChat.reply
 def reply(self, *given):
