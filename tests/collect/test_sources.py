@@ -80,7 +80,11 @@ def test_every_rejection(tmp_path: Path, listed: Any, reason: str) -> None:
 def test_rows_that_are_no_conversations_and_ids_that_come_twice(tmp_path: Path) -> None:
     row = {"id": "a", "conversations": said("h:a", "g:b")}
     records, _ = read_rows(tmp_path, [7, row, row])
-    assert [getattr(record, "reason", None) for record in records] == ["no messages", None, "duplicate id"]
+    assert [getattr(record, "reason", None) for record in sources.once(records)] == [
+        "no messages",
+        None,
+        "duplicate id",
+    ]
 
 
 def test_an_opening_answer_is_dropped(tmp_path: Path) -> None:
@@ -129,7 +133,7 @@ def test_a_conversation_that_comes_back_is_a_duplicate(tmp_path: Path) -> None:
     records, _ = read_rows(tmp_path, rows, sources.sharegpt)
     assert [getattr(record, "reason", None) for record in records] == [None, None, "chunks have a gap"]
     records, _ = read_rows(tmp_path, [*rows[:2], rows[0]], sources.sharegpt)
-    assert [getattr(record, "reason", None) for record in records] == [None, None, "duplicate id"]
+    assert [getattr(record, "reason", None) for record in sources.once(records)] == [None, None, "duplicate id"]
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 22])
