@@ -16,7 +16,6 @@ from typing import NamedTuple
 from parrot_lite.chat import inputs_of, open_chat
 from parrot_lite.collect import filters, seeds
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
-from parrot_lite.collect.seeds import SOURCE
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress
 from parrot_lite.recipe import Collect, Recipe
@@ -92,9 +91,10 @@ def _play(
                     continue
                 failures.went_through()
                 length = len(end.session.answers)
-                if length < collect.keep_turns:
+                if length < max(collect.keep_turns, _shortest(end.session)):
                     detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
-                    rejected.append(Rejected(id=end.session.id, source=SOURCE, reason=end.reason, detail=detail))
+                    source = end.session.source
+                    rejected.append(Rejected(id=end.session.id, source=source, reason=end.reason, detail=detail))
                 else:
                     kept.append(end.session.model_copy(update={"ended": end.reason}))
                     exchanges += length
@@ -115,14 +115,14 @@ def _lockstep(
     """Answers for all, queries for all, until none is left; yields each session as soon as it ends."""
     collect = recipe.collect
     answer_due: list[Dialogue] = []
+    query_due: list[Dialogue] = []
     for session in chunk:
         stop = _objection(session.queries[0], (), collect)
         if stop is None:
-            answer_due.append(session)
+            (query_due if session.due == "user" else answer_due).append(session)
         else:
             yield End(session.complete(), stop, session.queries[0])
-    while answer_due:
-        query_due: list[Dialogue] = []
+    while answer_due or query_due:
         for session, reply in zip(answer_due, answerer.reply(answer_due), strict=True):
             following = _answered(session, reply, _target(session, recipe))
             if isinstance(following, Dialogue):
@@ -136,10 +136,16 @@ def _lockstep(
                 answer_due.append(following)
             else:
                 yield following
+        query_due = []
+
+
+def _shortest(session: Dialogue) -> int:
+    """The exchanges of a session in which one is new."""
+    return (session.given or 0) + 1
 
 
 def _target(session: Dialogue, recipe: Recipe) -> int:
-    least, most = recipe.collect.min_turns, recipe.collect.max_turns
+    least, most = max(recipe.collect.min_turns, _shortest(session)), recipe.collect.max_turns
     return least + derive_seed(recipe.run.seed, "collect", "target", session.id) % (most - least + 1)
 
 
@@ -198,11 +204,12 @@ def _part_sessions(folder: RunFolder, keep_turns: int) -> None:
         beside.open("w", encoding="utf-8") as parted,
     ):
         for session in read(path, Dialogue):
-            length = next((n for n, query in enumerate(session.queries) if n and query in seen), None)
-            if length is not None and length < keep_turns:
+            first = session.given or 1  # what was given was kept on purpose, as every first query was
+            length = next((n for n in range(first, len(session.queries)) if session.queries[n] in seen), None)
+            if length is not None and length < max(keep_turns, _shortest(session)):
                 if session.id not in rejected:
                     detail = f"{length} exchanges; {session.queries[length][:200]}"
-                    rejected.append(Rejected(id=session.id, source=SOURCE, reason=REPEATED, detail=detail))
+                    rejected.append(Rejected(id=session.id, source=session.source, reason=REPEATED, detail=detail))
                 continue
             if length is not None:
                 session = session.model_copy(update={"turns": session.turns[: 2 * length], "ended": REPEATED})
@@ -218,6 +225,8 @@ def _count(folder: RunFolder) -> None:
     for session in read(folder.path / "dialogues.jsonl", Dialogue):
         counts["sessions"] += 1
         counts["exchanges"] += len(session.answers)
+        if session.given:
+            counts["exchanges given"] += session.given
         counts[f"ended: {session.ended}"] += 1
     reasons = Counter(record.reason for record in read(folder.path / "rejected.jsonl", Rejected))
     counts.update({f"rejected: {reason}": count for reason, count in reasons.items()})
