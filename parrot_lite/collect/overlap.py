@@ -148,7 +148,7 @@ def _table(file: Path, counts: Counter[str], shared: Counter[tuple[str, Match]],
     sizes += f", {counts['unread']:,} messages that are no text" if counts["unread"] else ""
     table = Table(box=None, title=f"{file}: {sizes}", title_justify="left", title_style="", padding=(0, 2, 0, 0))
     for heading in ("benchmark", "its queries", "equal", "13 words"):
-        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+        table.add_column(heading, justify="left" if heading == "benchmark" else "right", overflow="fold")
     for name in known.names:
         table.add_row(name, f"{known.counts[name]['queries']:,}", *(f"{shared[name, m]:,}" for m in MATCHES))
     return table
