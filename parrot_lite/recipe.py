@@ -207,7 +207,7 @@ class Seeds(Section):
     min_query_words: Positive = Field(default=1)
     max_query_words: Positive | None = None
     english: Share = Field(
-        default=0,
+        default=0.0,
         description="share of letters that must be ASCII, and common English words present, in the first exchange "
         "(in the query, where there is no answer); 0 = off",
     )
