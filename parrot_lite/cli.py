@@ -130,7 +130,10 @@ def show(
 
 @app.command()
 def overlap(
-    files: Annotated[list[Path], typer.Argument(help="data: dialogues, trees, messages, exports, or text, one a line")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="data: dialogues, trees, messages, exports, or text, one a line"),
+    ],
     against: Annotated[
         list[str] | None, typer.Option("--with", help="a benchmark file beside the bundled one; may come several times")
     ] = None,
@@ -147,7 +150,9 @@ def overlap(
 
 @app.command("export-data")
 def export_data(
-    files: Annotated[list[Path], typer.Argument(help="dialogues.jsonl, or trees.jsonl of the stage negatives")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="dialogues.jsonl, or trees.jsonl of the stage negatives")
+    ],
     out: Annotated[Path, typer.Option(help="the JSONL file to write; its card is README.md beside it")],
     form: Annotated[str, typer.Option("--format", help="messages, sharegpt, trl-preference or dialogues")] = "messages",
     source: Annotated[str | None, typer.Option(help="sessions of this source alone, e.g. collect:ultrachat")] = None,

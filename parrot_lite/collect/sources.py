@@ -161,7 +161,7 @@ def items(file: Path) -> Iterator[Any]:
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers. Raises UserError where it is no text."""
     try:
-        with existing(file).open(encoding="utf-8") as text:
+        with existing(file).open(encoding="utf-8-sig") as text:
             for number, line in enumerate(text, 1):
                 if line := line.strip():
                     yield number, line

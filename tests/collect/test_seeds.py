@@ -52,7 +52,8 @@ def shared_gpt(query: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": query}, {"from": "gpt", "value": "Yes."}]
 
 
-def test_every_kind_of_source_gives_its_first_queries(tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_its_first_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "hub"
     folder.mkdir()
     rows(folder / "train.jsonl", {"id": "0", "data": ["From the hub?", "Yes.", "More?", "No."]})
