@@ -236,7 +236,7 @@ class Collect(Section):
         default=(Seeds(source="bundled"),),
         min_length=1,
         description="one table a source; in short also bundled, logs (first queries of the train split), or a text "
-        "file, one a line. Of a query in several sources the first one counts",
+        "file, one a line. What one source drew, no later one draws",
     )
     benchmarks: tuple[str, ...] = Field(
         default=(),

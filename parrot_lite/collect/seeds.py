@@ -1,8 +1,9 @@
 """Where the sessions of the collect stage start: first queries of any number of sources (paper section 3.2).
 
-A query is known by its words: what differs in case, white space or punctuation alone is one query, in all sources
-together, and the first source that has it counts. What a benchmark asks is left out (overlap.py). Sources stream past;
-a hash of each query and what is drawn are held. Files: ``starts.jsonl`` (Dialogue) and ``starts.json`` (its counts).
+A query is known by its words: what differs in case, white space or punctuation alone is one query. A source has it
+once, and what one source drew no later one draws. What a benchmark asks is left out (overlap.py). Sources stream past;
+a hash of each query of one source, and what is drawn, are held. Files: ``starts.jsonl`` (Dialogue) and ``starts.json``,
+its counts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import heapq
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def draw(recipe: Recipe, folder: RunFolder) -> list[Dialogue]:
     """What each session starts from, in the order of play; what an earlier attempt drew is read again.
 
     A first query alone, whose answer is due, or with ``extend`` a logged session, after which the user is due and whose
-    exchanges ``given`` counts. Drawn by a rank of the query itself, source by source: asking for more keeps those drawn
-    before. Raises UserError where a source cannot be read or nothing of it is left.
+    exchanges ``given`` counts. Drawn by a rank of the query itself, source by source: asking a source for more keeps
+    those it drew before, but may take some over from a later source. Raises UserError where a source cannot be read or
+    nothing of it is left.
     """
     starts, summary = folder.path / "starts.jsonl", folder.path / "starts.json"
     if not starts.exists():
@@ -60,31 +62,35 @@ def draw(recipe: Recipe, folder: RunFolder) -> list[Dialogue]:
 
 def _draw(recipe: Recipe) -> tuple[list[Dialogue], dict[str, Any]]:
     known = overlap.benchmarks(overlap.benchmark_files(recipe.collect.benchmarks))
-    seen: set[int] = set()
-    drawn: list[Dialogue] = []
-    counts: dict[str, Counter[str]] = {}
+    taken: dict[bytes, Dialogue] = {}
+    facts: dict[str, dict[str, int]] = {}
 
     def rank(session: Dialogue) -> tuple[int, str]:
         return derive_seed(recipe.run.seed, "collect", "draw", session.id), session.id
 
     for one in recipe.collect.seeds:
-        count = counts[one.label] = Counter({"read": 0, "left": 0})
-        left = _started(one, _records(recipe, one, count), seen, known, count)
+        reading, count = Counter[str](), Counter({"read": 0, "left": 0})
+        left = _started(one, _records(recipe, one, reading), taken, known, count)
         here = heapq.nsmallest(one.sessions, left, rank) if one.sessions else list(left)
         if not here:
             _refuse(one, count)
         if one.sessions and len(here) < one.sessions:
             say(f"collect: of seeds {one.label} {one.sessions} are wanted, {len(here)} are left: taking those")
-        drawn += here
+        taken |= {_key(session): session for session in here}
+        facts[one.label] = {**reading, **count}
     wanted = recipe.collect.sessions
-    if len(drawn) < wanted:
-        say(f"collect: {wanted} sessions wanted, {len(drawn)} different seed queries there: collecting those")
-    drawn = sorted(drawn, key=rank)[:wanted]
-    taken = Counter(session.source for session in drawn)
-    for label, count in counts.items():
-        count["drawn"] = taken[f"{SOURCE}:{label}"]
-    facts = {"seeds": {label: dict(sorted(count.items())) for label, count in counts.items()}}
-    return drawn, facts | {"benchmarks": known.counts}
+    if len(taken) < wanted:
+        say(f"collect: {wanted} sessions wanted, {len(taken)} different seed queries there: collecting those")
+    drawn = sorted(taken.values(), key=rank)[:wanted]
+    by_source = Counter(session.source for session in drawn)
+    for label, counts in facts.items():
+        counts["drawn"] = by_source[f"{SOURCE}:{label}"]
+    return drawn, {"seeds": facts, "benchmarks": known.counts}
+
+
+def _key(session: Dialogue) -> bytes:
+    """What its first query is known by: 64 bits of a hash of its words."""
+    return hashlib.sha256(" ".join(overlap.words(session.queries[0])).encode()).digest()[:8]
 
 
 def _refuse(seeds: Seeds, counts: Counter[str]) -> None:
@@ -100,23 +106,26 @@ def _refuse(seeds: Seeds, counts: Counter[str]) -> None:
 def _started(
     seeds: Seeds,
     records: Iterable[Dialogue | Rejected],
-    seen: set[int],
+    taken: Container[bytes],
     known: overlap.Benchmarks,
     counts: Counter[str],
 ) -> Iterator[Dialogue]:
-    """What is left of a source after its filters, the queries ``seen`` before, and the ``known`` benchmarks."""
+    """What is left of a source after its filters, without what an earlier source has ``taken`` or a benchmark asks."""
+    seen: set[bytes] = set()
     for record in records:
         counts["read"] += 1
         start = _start(seeds, record)
         if isinstance(start, str):
             counts[start] += 1
             continue
-        queries = [overlap.words(query) for query in start.queries]
-        digest = hashlib.sha256(" ".join(queries[0]).encode()).digest()
-        if (key := int.from_bytes(digest[:8], "big")) in seen:
+        if (key := _key(start)) in seen:
             counts["repeated"] += 1
             continue
         seen.add(key)
+        if key in taken:
+            counts["drawn by an earlier source"] += 1
+            continue
+        queries = [overlap.words(query) for query in start.queries]
         if shared := {f"in {name}: {match}" for text in queries for name, match in known.shared(text).items()}:
             counts["in a benchmark"] += 1
             counts.update(shared)

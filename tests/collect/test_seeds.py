@@ -101,8 +101,18 @@ def test_what_differs_in_case_space_and_punctuation_alone_is_one_query_in_all_so
     }
     assert counts == {
         "a": {"read": 4, "left": 2, "repeated": 2, "drawn": 2},
-        "b": {"read": 3, "left": 2, "repeated": 1, "drawn": 2},
+        "b": {"read": 3, "left": 2, "drawn by an earlier source": 1, "drawn": 2},
     }
+
+
+def test_one_file_in_both_readings(tmp_path: Path) -> None:
+    path = rows(tmp_path / "d.jsonl", *(session_of(str(n), f"Name river {n}.", "The Tagus.") for n in range(30)))
+    table = f'source = "dialogues"\npath = {path}\nsessions'
+    recipe = recipe_of(tmp_path, f'{table} = 12\nname = "v1"\nextend = 1', f"{table} = 20", collect="sessions = 32")
+    sessions, counts = drawn(recipe, tmp_path / "run")
+    assert len({session.queries[0] for session in sessions}) == len(sessions) == 30
+    assert Counter(session.given for session in sessions) == {1: 12, None: 18}
+    assert counts["dialogues"] == {"read": 30, "left": 18, "drawn by an earlier source": 12, "drawn": 18}
 
 
 def test_rows_that_share_an_id_are_two_queries(tmp_path: Path) -> None:
@@ -275,10 +285,9 @@ def test_a_follow_up_of_a_given_session_may_be_no_benchmarks_either(tmp_path: Pa
     sessions, counts = drawn(recipe_of(tmp_path, *tables, collect=f"benchmarks = [{own}]"), tmp_path / "run")
     assert {(session.source, session.queries[0]) for session in sessions} == {
         ("collect:v1", "Name a valley."),
-        ("collect:v2", "Message 0."),
-        ("collect:v2", "Name a hill."),
+        *(("collect:v2", query) for query in ("Name a river.", "Name a lake.", "Message 0.", "Name a hill.")),
     }
-    assert (counts["v1"]["in a benchmark"], counts["v2"]["repeated"]) == (2, 3)
+    assert (counts["v1"]["in a benchmark"], counts["v2"]["drawn by an earlier source"]) == (2, 1)
 
 
 def test_the_asker_goes_on_from_given_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
