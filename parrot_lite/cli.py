@@ -128,6 +128,41 @@ def show(
     room.run(file, _load(recipe, overrides), speaker, number)
 
 
+@app.command()
+def overlap(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="data: dialogues, trees, messages, exports, or text, one a line"),
+    ],
+    against: Annotated[
+        list[str] | None, typer.Option("--with", help="a benchmark file beside the bundled one; may come several times")
+    ] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="compare the data's answers with the queries, too")
+    ] = False,
+) -> None:
+    """Say which queries of FILE... a benchmark shares: equal, or 13 words in a row. Exit code 1 where any does."""
+    from parrot_lite.collect import overlap as room
+
+    if room.run(files, against or [], answers):
+        raise typer.Exit(1)
+
+
+@app.command("export-data")
+def export_data(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="dialogues.jsonl, or trees.jsonl of the stage negatives")
+    ],
+    out: Annotated[Path, typer.Option(help="the JSONL file to write; its card is README.md beside it")],
+    form: Annotated[str, typer.Option("--format", help="messages, sharegpt, trl-preference or dialogues")] = "messages",
+    source: Annotated[str | None, typer.Option(help="sessions of this source alone, e.g. collect:ultrachat")] = None,
+) -> None:
+    """Write data for other programs, with a card that says where it comes from."""
+    from parrot_lite.collect import export as room
+
+    room.run(files, out, form, source)
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,

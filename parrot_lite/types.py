@@ -42,6 +42,7 @@ class Dialogue(Record):
     source: str
     turns: tuple[Turn, ...] = ()
     ended: str | None = None  # why collection stopped here; None where nobody stopped it
+    given: Annotated[int, Field(ge=1)] | None = None  # exchanges it began with, logged before; None where none were
 
     @model_validator(mode="after")
     def _alternates(self) -> Self:

@@ -62,18 +62,26 @@ def makefile():
 
 
 class TestVerbs:
-    def test_there_is_one_for_each_stage_and_two_that_look(self):
+    def test_there_is_one_for_each_stage_and_a_few_that_look(self):
         assert list(cli.STAGES) == STAGES == list(SECTION)
         assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == [
             *STAGES,
             "report",
             "show",
+            "overlap",
+            "export-data",
         ]
 
     def test_help_lists_them_without_importing_anything_heavy(self):
         output, imported = imported_by("--help")
         listed = [words[1] for line in output if (words := line.split())[:1] == ["│"] and len(words) > 2]
-        assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, "report", "show"]
+        assert [verb for verb in listed if not verb.startswith("--")] == [
+            *STAGES,
+            "report",
+            "show",
+            "overlap",
+            "export-data",
+        ]
         assert imported == []
 
     @pytest.mark.parametrize("verb", ["eval", "show"])

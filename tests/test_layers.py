@@ -258,7 +258,7 @@ def test_collection_and_evaluation_run_without_torch(bare, rehearsal):
     assert {answer for session in sessions for answer in session.answers} == set(ANSWERS)
 
     trees = list(read(recipe.folder("negatives") / "trees.jsonl", SessionTree))
-    assert {tree.dialogue.source for tree in trees} >= {"collect"}
+    assert {tree.dialogue.source for tree in trees} >= {"collect:bundled"}
     kinds = {branch.negative.kind for tree in trees for branch in tree.branches}
     assert kinds == {"neglect", "hallucination", "misunderstanding"}
 

@@ -15,7 +15,7 @@ from parrot_lite.recipe import SECTION, Gguf, Local, Recipe, Scripted, Server, d
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 DEMO = RECIPES / "demo.toml"
-TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb"]
+TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "parrot-40k"]
 
 
 def refusal(path, *overrides):
@@ -68,6 +68,17 @@ class TestShippedRecipes:
             recipe.pop("name")
         assert [recipe["capo"].pop("tree_tokens") for recipe in (small, large)] == [6144, 3072]
         assert small == large
+
+    def test_parrot_40k_is_7b_with_the_papers_seeds(self):
+        base, paper = (load(RECIPES / f"{name}.toml").model_dump() for name in ("llama-2-7b-24gb", "parrot-40k"))
+        seeds = paper["collect"].pop("seeds")
+        assert [(one["name"], one["source"], one["sessions"]) for one in seeds] == [
+            ("sharegpt", "logs", 20000),
+            ("ultrachat", "hub", 20000),
+        ]
+        assert [one["source"] for one in base["collect"].pop("seeds")] == ["logs"]
+        assert {base.pop("name"), paper.pop("name")} == {"llama-2-7b-24gb", "parrot-40k"}
+        assert paper == base
 
     @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
     def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):

@@ -7,7 +7,6 @@ depends on the recipe's seed and the conversations' ids alone, so a killed run s
 from __future__ import annotations
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,20 +14,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from parrot_lite.collect import sources
+from parrot_lite.collect.english import foreign
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Logs, Recipe
 from parrot_lite.store import RunFolder, existing, locate, stage_folder
 from parrot_lite.types import Dialogue, Record, Rejected, derive_seed
-
-HEAD = 500  # characters of every message by which its language is told: long code and tables say little
-# Frequent in English and rare elsewhere: "a", "in", "is", "no", "me" are words of its neighbours, too.
-ENGLISH = re.compile(
-    r"\b(?:the|and|to|of|you|for|what|how|that|with|this|are|can|it|be|on|as|your|my|i|have|from|by|or|an|not|if|which"
-    r"|will|do|write|please|make|give|use|more|about|when|they|we|should|would|their|at)\b"
-)
-ENGLISH_SHARE = 0.08  # of the words; English prose has about 0.35, a table or program with a question about 0.1
-ENGLISH_KINDS = 2  # different ones
 
 Source = Callable[[Counter[str]], Iterable[Dialogue | Rejected]]
 
@@ -96,7 +87,7 @@ def _fill(folder: RunFolder, recipe: Recipe, name: str, records: Iterable[Dialog
         def kept() -> Iterator[Dialogue]:
             nonlocal fit
             seen: set[bytes] = set()
-            for record in records:
+            for record in sources.once(records):
                 counts["sessions read"] += 1
                 result = _fitted(record, logs, counts, seen) if isinstance(record, Dialogue) else record
                 if isinstance(result, Rejected):
@@ -156,7 +147,7 @@ def _fitted(dialogue: Dialogue, logs: Logs, counts: Counter[str], seen: set[byte
         if most is not None and length > most:
             return rejected(f"{side} too long", f"turn {index // 2 + 1}: {length} words")
     cut = whole.model_copy(update={"turns": whole.turns[: 2 * keep]})
-    if logs.english and (why := _foreign(cut, logs.english)):
+    if logs.english and (why := foreign(cut, logs.english)):
         return rejected("not English", why)
     text = "\x1f".join(turn.content for turn in cut.turns[:2])
     digest = blake2b(text.encode(), digest_size=16).digest()
@@ -167,21 +158,6 @@ def _fitted(dialogue: Dialogue, logs: Logs, counts: Counter[str], seen: set[byte
         counts["sessions cut"] += 1
         counts["exchanges cut off"] += len(whole.answers) - keep
     return cut
-
-
-def _foreign(dialogue: Dialogue, share: float) -> str | None:
-    """Why the text does not look English, or None."""
-    text = "\n".join(turn.content[:HEAD] for turn in dialogue.turns)
-    if not text.isascii():
-        letters = [character for character in text if character.isalpha()]
-        ascii_letters = sum(map(str.isascii, letters))
-        if letters and ascii_letters < share * len(letters):
-            return f"{ascii_letters / len(letters):.2f} of the letters are ASCII"
-    words = re.findall(r"[^\W\d_]+", text)
-    common = ENGLISH.findall(text.lower())
-    if len(set(common)) < ENGLISH_KINDS or len(common) < ENGLISH_SHARE * len(words):
-        return f"{len(common)} of {len(words)} words are common in English"
-    return None
 
 
 @contextmanager

@@ -7,24 +7,21 @@ What compares sessions with each other waits until all are played.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import NamedTuple
 
 from parrot_lite.chat import inputs_of, open_chat
-from parrot_lite.collect import filters
+from parrot_lite.collect import filters, seeds
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.errors import UserError
-from parrot_lite.progress import progress, say
+from parrot_lite.progress import progress
 from parrot_lite.recipe import Collect, Recipe
-from parrot_lite.store import Journal, RunFolder, existing, locate, read, require, stage_folder
+from parrot_lite.store import Journal, RunFolder, read, stage_folder
 from parrot_lite.types import Dialogue, Rejected, Reply, derive_seed
 
-SOURCE = "collect"
 REPEATED = "repeated across sessions"
 
 
@@ -49,12 +46,11 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     again) and where no session was kept; StageChanged where the folder belongs to another recipe.
     """
     collect = recipe.collect
-    path = _seeds_path(recipe)
-    inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), "collect.seeds": path}
+    inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), **seeds.inputs(recipe)}
     with stage_folder(recipe, "collect", inputs, rerun) as folder:
         if folder is None:
             return
-        sessions = _draw(recipe, _seeds(recipe, path), folder)
+        sessions = seeds.draw(recipe, folder)
         with (
             folder.journal("dialogues.jsonl", Dialogue, lambda kept: kept.id) as kept,
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
@@ -66,46 +62,6 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         put_in_order(folder.path / "dialogues.jsonl", lambda record: record["id"], [one.id for one in sessions])
         _part_sessions(folder, collect.keep_turns)
         _count(folder)
-
-
-def _seeds_path(recipe: Recipe) -> Path:
-    match recipe.collect.seeds:
-        case "bundled":
-            return locate("package:parrot_lite/data/seeds.txt")
-        case "logs":
-            return require(recipe, "logs") / "train.jsonl"
-        case file:
-            return existing(Path(file))
-
-
-def _seeds(recipe: Recipe, path: Path) -> Iterator[str]:
-    if recipe.collect.seeds == "logs":
-        yield from (dialogue.queries[0] for dialogue in read(path, Dialogue) if dialogue.turns)
-        return
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as a text file: {error}", str(path), "Give one query a line, UTF-8") from None
-    yield from (line.strip() for line in lines if line.strip())
-
-
-def _draw(recipe: Recipe, seeds: Iterator[str], folder: RunFolder) -> list[Dialogue]:
-    """Sessions of one query each. Drawn by a rank of the query itself: asking for more keeps those drawn before."""
-    sessions: dict[str, Dialogue] = {}
-    for query in seeds:
-        folder.counts["seeds"] += 1
-        # 12 hex digits: with 8, two of the paper's 40,000 sessions would share an id in one run of five.
-        name = f"{SOURCE}-{hashlib.sha256(query.encode()).hexdigest()[:12]}"
-        if name in sessions:
-            folder.counts["seeds: exact duplicates dropped"] += 1
-        else:
-            sessions[name] = Dialogue(id=name, source=SOURCE).say(query)
-    wanted, seed = recipe.collect.sessions, recipe.run.seed
-    if not sessions:
-        raise UserError("no seed query", recipe.collect.seeds, "Give one query a line")
-    if len(sessions) < wanted:
-        say(f"collect: {wanted} sessions wanted, {len(sessions)} different seed queries there: collecting those")
-    return sorted(sessions.values(), key=lambda session: derive_seed(seed, "collect", "draw", session.id))[:wanted]
 
 
 def _play(
@@ -135,9 +91,10 @@ def _play(
                     continue
                 failures.went_through()
                 length = len(end.session.answers)
-                if length < collect.keep_turns:
+                if length < max(collect.keep_turns, _shortest(end.session)):
                     detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
-                    rejected.append(Rejected(id=end.session.id, source=SOURCE, reason=end.reason, detail=detail))
+                    source = end.session.source
+                    rejected.append(Rejected(id=end.session.id, source=source, reason=end.reason, detail=detail))
                 else:
                     kept.append(end.session.model_copy(update={"ended": end.reason}))
                     exchanges += length
@@ -158,14 +115,14 @@ def _lockstep(
     """Answers for all, queries for all, until none is left; yields each session as soon as it ends."""
     collect = recipe.collect
     answer_due: list[Dialogue] = []
+    query_due: list[Dialogue] = []
     for session in chunk:
         stop = _objection(session.queries[0], (), collect)
         if stop is None:
-            answer_due.append(session)
+            (query_due if session.due == "user" else answer_due).append(session)
         else:
             yield End(session.complete(), stop, session.queries[0])
-    while answer_due:
-        query_due: list[Dialogue] = []
+    while answer_due or query_due:
         for session, reply in zip(answer_due, answerer.reply(answer_due), strict=True):
             following = _answered(session, reply, _target(session, recipe))
             if isinstance(following, Dialogue):
@@ -179,10 +136,16 @@ def _lockstep(
                 answer_due.append(following)
             else:
                 yield following
+        query_due = []
+
+
+def _shortest(session: Dialogue) -> int:
+    """The exchanges of a session in which one is new."""
+    return (session.given or 0) + 1
 
 
 def _target(session: Dialogue, recipe: Recipe) -> int:
-    least, most = recipe.collect.min_turns, recipe.collect.max_turns
+    least, most = max(recipe.collect.min_turns, _shortest(session)), recipe.collect.max_turns
     return least + derive_seed(recipe.run.seed, "collect", "target", session.id) % (most - least + 1)
 
 
@@ -241,11 +204,12 @@ def _part_sessions(folder: RunFolder, keep_turns: int) -> None:
         beside.open("w", encoding="utf-8") as parted,
     ):
         for session in read(path, Dialogue):
-            length = next((n for n, query in enumerate(session.queries) if n and query in seen), None)
-            if length is not None and length < keep_turns:
+            first = session.given or 1  # what was given was kept on purpose, as every first query was
+            length = next((n for n in range(first, len(session.queries)) if session.queries[n] in seen), None)
+            if length is not None and length < max(keep_turns, _shortest(session)):
                 if session.id not in rejected:
                     detail = f"{length} exchanges; {session.queries[length][:200]}"
-                    rejected.append(Rejected(id=session.id, source=SOURCE, reason=REPEATED, detail=detail))
+                    rejected.append(Rejected(id=session.id, source=session.source, reason=REPEATED, detail=detail))
                 continue
             if length is not None:
                 session = session.model_copy(update={"turns": session.turns[: 2 * length], "ended": REPEATED})
@@ -261,6 +225,8 @@ def _count(folder: RunFolder) -> None:
     for session in read(folder.path / "dialogues.jsonl", Dialogue):
         counts["sessions"] += 1
         counts["exchanges"] += len(session.answers)
+        if session.given:
+            counts["exchanges given"] += session.given
         counts[f"ended: {session.ended}"] += 1
     reasons = Counter(record.reason for record in read(folder.path / "rejected.jsonl", Rejected))
     counts.update({f"rejected: {reason}": count for reason, count in reasons.items()})

@@ -41,7 +41,6 @@ def sharegpt(file: Path, counts: Counter[str] | None = None) -> Iterator[Dialogu
     Counts ``chunks``, ``conversations`` and ``overlapping messages``. Raises UserError as ``conversations`` does.
     """
     counts = Counter() if counts is None else counts
-    seen: set[str] = set()
 
     def conversation(item: Any) -> str:
         counts["chunks"] += 1
@@ -49,14 +48,14 @@ def sharegpt(file: Path, counts: Counter[str] | None = None) -> Iterator[Dialogu
         stem, _, index = name.rpartition("_")
         return stem if stem and index.isdecimal() else ""
 
-    for name, chunks in itertools.groupby(_items(file), key=conversation):
+    for name, chunks in itertools.groupby(items(file), key=conversation):
         if not name:
             for chunk in chunks:
                 yield Rejected(id=_id(chunk, f"{file.stem}-{counts['chunks']}"), source="sharegpt", reason=NAMELESS)
             continue
         counts["conversations"] += 1
         joined = _rejoin(name, list(chunks), counts)
-        yield joined if isinstance(joined, Rejected) else _dialogue(name, "sharegpt", joined, counts, seen)
+        yield joined if isinstance(joined, Rejected) else _dialogue(name, "sharegpt", joined, counts)
 
 
 def conversations(file: Path, counts: Counter[str] | None = None) -> Iterator[Dialogue | Rejected]:
@@ -65,16 +64,21 @@ def conversations(file: Path, counts: Counter[str] | None = None) -> Iterator[Di
     A file that was cut off gives its whole rows and one line that says so. Raises UserError where the file is
     missing, or broken anywhere before its end.
     """
-    return _rows(_items(file), file.name, ("conversations",), Counter() if counts is None else counts)
+    return _rows(items(file), file.name, ("conversations",), Counter() if counts is None else counts)
 
 
 def messages(file: Path, counts: Counter[str] | None = None) -> Iterator[Dialogue | Rejected]:
     """Rows ``{"id"?, "messages": [{"role", "content"}]}`` (OpenAI's shape). Otherwise like ``conversations``."""
-    return _rows(_items(file), file.name, ("messages",), Counter() if counts is None else counts)
+    return _rows(items(file), file.name, ("messages",), Counter() if counts is None else counts)
+
+
+def ultrachat(file: Path, counts: Counter[str] | None = None) -> Iterator[Dialogue | Rejected]:
+    """Rows ``{"id"?, "data": ["query", "answer", ...]}`` (UltraChat's shape). Otherwise like ``conversations``."""
+    return _rows(items(file), file.name, ("data",), Counter() if counts is None else counts)
 
 
 def hub(name: str, split: str, counts: Counter[str] | None = None) -> Iterator[Dialogue | Rejected]:
-    """The split of a dataset on the Hugging Face hub that has a ``messages`` or a ``conversations`` column.
+    """The split of a dataset on the Hugging Face hub that has a ``messages``, ``conversations`` or ``data`` column.
 
     Raises UserError where ``datasets`` is not installed, or the data set, the split or the column is not there.
     """
@@ -86,18 +90,83 @@ def hub(name: str, split: str, counts: Counter[str] | None = None) -> Iterator[D
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # whatever lies between here and the hub
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"cannot be loaded: {type(error).__name__}: {reason}", name, "Mend logs.path or logs.split"
-        ) from None
-    columns = ("messages", "conversations")
+        raise UserError(f"cannot be loaded: {type(error).__name__}: {reason}", name, "Mend its path or split") from None
+    columns = ("messages", "conversations", "data")
     if not set(columns) & set(table.column_names):
-        raise UserError(f"has no column {' or '.join(columns)}, only {', '.join(table.column_names)}", name)
+        raise UserError(f"has no column {', '.join(columns)}, only {', '.join(table.column_names)}", name)
     return _rows(_watched(table, name), name, columns, Counter() if counts is None else counts)
 
 
 def bundled() -> Iterator[Dialogue]:
     """The sessions shipped with this package, written for it."""
     return read(locate(BUNDLED), Dialogue)
+
+
+def once(records: Iterable[Dialogue | Rejected]) -> Iterator[Dialogue | Rejected]:
+    """The records, rejecting a dialogue whose id came before. Holds all ids."""
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            record = Rejected(id=record.id, source=record.source, reason="duplicate id")
+        seen.add(record.id)
+        yield record
+
+
+def items(file: Path) -> Iterator[Any]:
+    """The items of a JSON array, or of JSONL, one by one: at most a block and an item are held as text.
+
+    A file that was cut off gives its whole items and one line that says so. Raises UserError where the file is
+    missing, or broken anywhere before its end.
+    """
+    size = existing(file).stat().st_size
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    decode = json.JSONDecoder().raw_decode
+    text, at, count, read_bytes = "", 0, 0, 0
+    opened: bool | None = None  # whether the file is an array; None = not known yet
+    closed = False
+    with file.open("rb") as stream, progress(f"{file.name}, MB", total=max(1, size >> 20)) as bar:
+        while not closed:
+            # At least as much again as is held, or one long item would be tried once for every block.
+            block = stream.read(max(BLOCK, len(text) - at))
+            try:
+                text = text[at:] + decoder.decode(block)
+            except UnicodeDecodeError:
+                raise UserError(f"not UTF-8 behind item {count}", str(file), "Write it as UTF-8") from None
+            at = 0
+            if whole := ((read_bytes + len(block)) >> 20) - (read_bytes >> 20):
+                bar.advance(whole)
+            read_bytes += len(block)
+            while (at := _skip(text, at)) < len(text):
+                if opened is None:
+                    opened = text[at] == "["
+                    at += opened
+                    continue
+                if opened and text[at] == "]":
+                    closed = True
+                    break
+                try:
+                    item, at = decode(text, at)
+                except json.JSONDecodeError as error:
+                    if not error.msg.startswith("Unterminated string") and error.pos < len(text) - LONGEST_TOKEN:
+                        raise UserError(f"item {count + 1} is not JSON: {error.msg}", str(file), "Mend it") from None
+                    break
+                count += 1
+                yield item
+            if not block:
+                break
+    if not closed and (opened or at < len(text)):
+        say(f"{file.name}: the file is cut off; its {count} whole items are read")
+
+
+def lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers. Raises UserError where it is no text."""
+    try:
+        with existing(file).open(encoding="utf-8-sig") as text:
+            for number, line in enumerate(text, 1):
+                if line := line.strip():
+                    yield number, line
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read as a text file: {error}", str(file), "Write it as UTF-8") from None
 
 
 NAMELESS = "id names no conversation and message"
@@ -129,11 +198,15 @@ def _first_index(chunk: Any) -> int:
 def _rows(
     rows: Iterable[Any], source: str, columns: tuple[str, ...], counts: Counter[str]
 ) -> Iterator[Dialogue | Rejected]:
-    seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         name = _id(row, f"{source}-{number}")
-        found = [row[column] for column in columns if row.get(column)] if isinstance(row, dict) else []
-        yield _dialogue(name, source, found[0] if found else None, counts, seen)
+        given = row if isinstance(row, dict) else {}
+        column = next((column for column in columns if given.get(column)), "")
+        listed = given.get(column)
+        if column == "data" and isinstance(listed, list):  # texts in turn, the user's first
+            listed = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(listed)]
+        named = given.get("source")
+        yield _dialogue(name, named if isinstance(named, str) and named else source, listed, counts)
 
 
 def _id(row: Any, otherwise: str) -> str:
@@ -141,13 +214,10 @@ def _id(row: Any, otherwise: str) -> str:
     return otherwise if name is None or name == "" else str(name)
 
 
-def _dialogue(name: str, source: str, listed: Any, counts: Counter[str], seen: set[str]) -> Dialogue | Rejected:
+def _dialogue(name: str, source: str, listed: Any, counts: Counter[str]) -> Dialogue | Rejected:
     def rejected(reason: str, detail: str | None = None) -> Rejected:
         return Rejected(id=name, source=source, reason=reason, detail=detail)
 
-    if name in seen:
-        return rejected("duplicate id")
-    seen.add(name)
     if not isinstance(listed, list) or not listed:
         return rejected("no messages")
     said: list[tuple[int, Role, str]] = []  # number in the source, from 1
@@ -184,48 +254,6 @@ def _dialogue(name: str, source: str, listed: Any, counts: Counter[str], seen: s
         except UnicodeEncodeError:  # half a surrogate pair: JSON can hold it, a file of ours cannot
             return rejected("not valid Unicode", f"message {number}")
     return Dialogue(id=name, source=source, turns=tuple(Turn(role=role, content=content) for _, role, content in said))
-
-
-def _items(file: Path) -> Iterator[Any]:
-    """The items of a JSON array, or of JSONL, one by one: at most a block and an item are held as text."""
-    size = existing(file).stat().st_size
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    decode = json.JSONDecoder().raw_decode
-    text, at, count, read_bytes = "", 0, 0, 0
-    opened: bool | None = None  # whether the file is an array; None = not known yet
-    closed = False
-    with file.open("rb") as stream, progress(f"{file.name}, MB", total=max(1, size >> 20)) as bar:
-        while not closed:
-            # At least as much again as is held, or one long item would be tried once for every block.
-            block = stream.read(max(BLOCK, len(text) - at))
-            try:
-                text = text[at:] + decoder.decode(block)
-            except UnicodeDecodeError:
-                raise UserError(f"not UTF-8 behind item {count}", str(file), "Write it as UTF-8") from None
-            at = 0
-            if block:
-                bar.advance(((read_bytes + len(block)) >> 20) - (read_bytes >> 20))
-            read_bytes += len(block)
-            while (at := _skip(text, at)) < len(text):
-                if opened is None:
-                    opened = text[at] == "["
-                    at += opened
-                    continue
-                if opened and text[at] == "]":
-                    closed = True
-                    break
-                try:
-                    item, at = decode(text, at)
-                except json.JSONDecodeError as error:
-                    if not error.msg.startswith("Unterminated string") and error.pos < len(text) - LONGEST_TOKEN:
-                        raise UserError(f"item {count + 1} is not JSON: {error.msg}", str(file), "Mend it") from None
-                    break
-                count += 1
-                yield item
-            if not block:
-                break
-    if not closed and (opened or at < len(text)):
-        say(f"{file.name}: the file is cut off; its {count} whole items are read")
 
 
 def _skip(text: str, at: int) -> int:

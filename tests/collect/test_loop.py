@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from parrot_lite.collect import loop
+from parrot_lite.collect import loop, seeds
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.recipe import load
 from parrot_lite.store import RunFolder, read
@@ -68,7 +68,7 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
     [session], rejected = records(recipe)
     assert session.queries == (SEED, *FOLLOW_UPS[:2])
     assert session.answers == ("Answer 1.", "Answer 2.", "Answer 3.")
-    assert (session.ended, session.source, rejected) == ("target", "collect", [])
+    assert (session.ended, session.source, rejected) == ("target", "collect:text", [])
     assert (len(asker.shown), len(answerer.shown), asker.closed, answerer.closed) == (2, 3, 1, 1)
     done = manifest(recipe)
     assert done["counts"] == {
@@ -149,7 +149,7 @@ SAID = (
 def across(tmp_path, monkeypatch):
     """Play OPENINGS; returns the recipe and the queries that the files must hold, in order."""
     recipe = settings(tmp_path, "collect.keep_turns=2", seeds=OPENINGS)
-    order = [session.queries[0] for session in loop._draw(recipe, iter(OPENINGS), RunFolder(tmp_path, "collect"))]
+    order = [session.queries[0] for session in seeds.draw(recipe, RunFolder(tmp_path, "collect"))]
     lines = dict(zip(order, (*SAID, ("Why so cold?", order[1])), strict=True))
     chats = FunctionChat(lambda s: said(lines[s.queries[0]][len(s.answers) - 1])), FunctionChat(answered)
     monkeypatch.setattr(loop, "open_chat", lambda spec, _: chats[spec != recipe.collect.asker])
@@ -253,27 +253,6 @@ def test_one_chat_for_both_where_the_specs_are_equal(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "open_chat", open_chat)
     loop.run(recipe)
     assert [chat.closed for chat in opened] == [1]
-
-
-def test_seeds_lose_exact_duplicates_and_a_larger_draw_keeps_the_smaller(tmp_path, capsys):
-    seeds = [f"Name river number {number}." for number in range(20)]
-
-    def draw(name, wanted):
-        folder = tmp_path / name
-        folder.mkdir()
-        recipe = settings(
-            folder, f"collect.sessions={wanted}", "collect.keep_turns=1", turns=1, seeds=[*seeds, seeds[0], seeds[1]]
-        )
-        loop.run(recipe)
-        return recipe, [session.queries[0] for session in records(recipe)[0]]
-
-    recipe, few = draw("few", 5)
-    assert manifest(recipe)["counts"]["seeds: exact duplicates dropped"] == 2
-    _, more = draw("more", 12)
-    assert more[:5] == few
-    _, everything = draw("all", 50)
-    assert sorted(everything) == sorted(seeds)
-    assert "50 sessions wanted, 20 different seed queries" in capsys.readouterr().err
 
 
 def test_bundled_seeds_and_drawn_targets(tmp_path):

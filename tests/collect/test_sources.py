@@ -80,7 +80,11 @@ def test_every_rejection(tmp_path: Path, listed: Any, reason: str) -> None:
 def test_rows_that_are_no_conversations_and_ids_that_come_twice(tmp_path: Path) -> None:
     row = {"id": "a", "conversations": said("h:a", "g:b")}
     records, _ = read_rows(tmp_path, [7, row, row])
-    assert [getattr(record, "reason", None) for record in records] == ["no messages", None, "duplicate id"]
+    assert [getattr(record, "reason", None) for record in sources.once(records)] == [
+        "no messages",
+        None,
+        "duplicate id",
+    ]
 
 
 def test_an_opening_answer_is_dropped(tmp_path: Path) -> None:
@@ -129,7 +133,7 @@ def test_a_conversation_that_comes_back_is_a_duplicate(tmp_path: Path) -> None:
     records, _ = read_rows(tmp_path, rows, sources.sharegpt)
     assert [getattr(record, "reason", None) for record in records] == [None, None, "chunks have a gap"]
     records, _ = read_rows(tmp_path, [*rows[:2], rows[0]], sources.sharegpt)
-    assert [getattr(record, "reason", None) for record in records] == [None, None, "duplicate id"]
+    assert [getattr(record, "reason", None) for record in sources.once(records)] == [None, None, "duplicate id"]
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 22])
@@ -186,6 +190,57 @@ def test_hub_reads_either_column_and_explains_failures(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="datasets is not installed"):
         sources.hub("some/set", "train")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"conversations": said("h:a", "g:b")},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"data": ["a", "b"]},
+    ],
+    ids=lambda column: next(iter(column)),
+)
+def test_the_real_library_gives_every_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps({"id": name, **column}) + "\n" for name in "xxz"))
+    records = list(sources.hub(str(folder), "train"))
+    assert [(d.id, [t.content for t in d.turns]) for d in records if isinstance(d, Dialogue)] == [
+        (name, ["a", "b"]) for name in "xxz"
+    ]
+    assert isinstance(list(sources.once(records))[1], Rejected)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        sources.hub(str(folder), "nosuch")
+
+
+def test_texts_in_turn(tmp_path: Path) -> None:
+    rows = [{"data": ["one", "two", "three"]}, {"data": ["one", 2]}, {"data": "one"}, {"data": ["one"]}, {}]
+    records, counts = read_rows(tmp_path, rows, sources.ultrachat)
+    assert (records[0].queries, records[0].answers) == (("one",), ("two",))
+    reasons = ["content is not text", "no messages", "no answered query", "no messages"]
+    assert [record.reason for record in records[1:]] == reasons
+    assert counts["unanswered last queries dropped"] == 2
+
+
+def test_a_row_may_name_its_source(tmp_path: Path) -> None:
+    rows = [{"source": source, "data": ["one", "two"]} for source in ("collect:x", "", 7)]
+    records, _ = read_rows(tmp_path, rows, sources.ultrachat)
+    assert [record.source for record in records] == ["collect:x", "rows.json", "rows.json"]
+
+
+def test_lines_of_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(b"\xef\xbb\xbfone\r\n\n  two \n")
+    assert list(sources.lines(file)) == [(1, "one"), (3, "two")]
+    file.write_bytes(b"one\n\xff\n")
+    with pytest.raises(UserError, match="cannot be read as a text file"):
+        list(sources.lines(file))
+    with pytest.raises(UserError, match="no such file"):
+        list(sources.lines(tmp_path / "none.txt"))
 
 
 def test_bundled_sessions() -> None:
