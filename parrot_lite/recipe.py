@@ -430,7 +430,7 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
     Local: frozenset({"batch"}),
     Collect: frozenset({"chunk"}),
-    Negatives: frozenset({"chunk"}),
+    Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
     Eval: frozenset({"resamples"}),
 }

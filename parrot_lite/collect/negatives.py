@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parrot_lite.chat import inputs_of, open_chat
-from parrot_lite.collect import verdicts
+from parrot_lite.collect import worse
 from parrot_lite.collect.authors import Authors, Failed, Result
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.collect.prompts import Name, Prompt, load, prompt_of
@@ -68,9 +68,9 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 failures.refuse("negatives", folder.path, len(chosen))
         put_in_order(folder.path / "trees.jsonl", lambda record: record["dialogue"]["id"], list(chosen))
         if settings.check_worse != "none":
-            failures = verdicts.check(recipe, folder, prompts.get("which-fits"))
+            failures = worse.check(recipe, folder, prompts.get("which-fits"))
             failures.refuse("negatives", folder.path, len(chosen))
-            verdicts.apply(folder, settings.drop_not_worse)
+            worse.apply(folder, settings.drop_not_worse)
         tally(folder)
 
 

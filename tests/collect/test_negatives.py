@@ -239,7 +239,9 @@ def test_failed_calls_leave_the_session_unfinished_and_are_retried(tmp_path, mon
     def failing(dialogue):
         if dialogue.id == "river/2/neglect/structural":
             return said("Springs are.")
-        return Reply.failure("timeout") if dialogue.id == "river/2/same-writer/structural" else said(f"To {dialogue.id}")
+        return (
+            Reply.failure("timeout") if dialogue.id == "river/2/same-writer/structural" else said(f"To {dialogue.id}")
+        )
 
     with pytest.raises(UserError, match="1 of 2 sessions have failed calls"):
         write(monkeypatch, recipe, failing)
