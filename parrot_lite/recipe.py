@@ -262,8 +262,8 @@ class Negatives(Section):
     )
     drop_not_worse: bool = Field(
         default=False,
-        description="leave out what is found not worse instead of counting it. By likelihood this also selects on "
-        "authorship: a model finds its own words likely, whoever is right",
+        description="leave out what is found not worse instead of counting it; controls stay. By likelihood this also "
+        "selects on authorship: a model finds its own words likely, whoever is right",
     )
     chunk: Positive = Field(default=64, description="sessions in flight together")
 

@@ -52,10 +52,12 @@ def tally(folder: RunFolder) -> None:
             "Look at the data and the writer, then run with --rerun",
         )
     folder.facts["mean_words"] = {}
-    for name, pairs in lengths.items():
-        own, chosen = (round(fmean(side), 1) for side in zip(*pairs, strict=True))
-        folder.facts["mean_words"][name] = {"negative": own, "chosen": chosen}
+    for name in sorted(key.removesuffix(": wanted") for key in counts if key.endswith(": wanted")):
         line = f"{counts[f'{name}: kept']} of {counts[f'{name}: wanted']} kept"
         if checked:
             line += "".join(f", {counts[f'{name}: kept, {found}']} {found}" for found in WORSE.values())
-        say(f"negatives: {name}: {line}; {own:g} words against the chosen answer's {chosen:g}")
+        if name in lengths:
+            own, chosen = (round(fmean(side), 1) for side in zip(*lengths[name], strict=True))
+            folder.facts["mean_words"][name] = {"negative": own, "chosen": chosen}
+            line += f"; {own:g} words against the chosen answer's {chosen:g}"
+        say(f"negatives: {name}: {line}")

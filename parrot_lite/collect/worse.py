@@ -19,7 +19,7 @@ from parrot_lite.collect.verdicts import Verdict, branch_id, by_judge
 from parrot_lite.progress import progress
 from parrot_lite.recipe import Decoding, Recipe
 from parrot_lite.store import RunFolder, read
-from parrot_lite.types import Rejected, SessionTree, derive_seed
+from parrot_lite.types import KINDS, Rejected, SessionTree, derive_seed
 
 DECODING = Decoding(temperature=0.0, top_p=1.0, max_tokens=256)  # of the judge
 Check = Callable[[Sequence[SessionTree]], Iterator[list[Verdict | Failed]]]
@@ -59,7 +59,7 @@ def check(recipe: Recipe, folder: RunFolder, prompt: Prompt | None) -> Failures:
 
 
 def apply(folder: RunFolder, drop: bool) -> None:
-    """Write the verdicts into ``trees.jsonl``; ``drop`` leaves out what is not worse.
+    """Write the verdicts into ``trees.jsonl``; ``drop`` leaves out what is not worse. Controls stay as they come.
 
     What is left out is written elsewhere before the file takes its place in one step: after a kill between the two, or
     behind both, the next attempt does the same again.
@@ -76,7 +76,7 @@ def apply(folder: RunFolder, drop: bool) -> None:
             source, branches = tree.dialogue.source, []
             for branch in tree.branches:
                 name = branch_id(tree, branch)
-                if not drop or worse[name] is not False:
+                if worse[name] is not False or not drop or branch.negative.kind not in KINDS:
                     negative = branch.negative.model_copy(update={"worse": worse[name]})
                     branches.append(branch.model_copy(update={"negative": negative}))
                 elif name not in skipped:

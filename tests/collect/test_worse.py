@@ -132,47 +132,56 @@ def test_the_judge_sees_the_true_history_and_the_chosen_answer_of_the_pair(tmp_p
     assert tree.branches[0].negative.worse is True
 
 
-def test_what_is_not_worse_is_left_out_only_where_the_recipe_says_so(tmp_path, monkeypatch):
+def test_what_is_not_worse_is_left_out_where_the_recipe_says_so_but_for_controls(tmp_path, monkeypatch):
     files = [data(tmp_path, "a", BEES, RIVER)]
     kinds = 'negatives.kinds=["neglect", "same-writer"]'
 
-    def judge(dialogue):  # no verdict on the first session's same-writer answers, all of the second's are as good
+    def judge(dialogue):  # no verdict on the bees' last answer, and the river's are as good as the chosen one
         if dialogue.id.startswith("river"):
             return A
-        return said("Who knows?") if "same-writer" in dialogue.id else sees_through(dialogue)
+        return said("Who knows?") if dialogue.id.startswith("bees/3/neglect") else sees_through(dialogue)
 
     recipe = settings(tmp_path, files, kinds, "negatives.drop_not_worse=true", *JUDGE)
     write(monkeypatch, recipe, judge)
-    [tree] = result(recipe, "trees.jsonl", SessionTree)
-    assert [(b.turn, b.negative.kind, b.negative.worse) for b in tree.branches] == [
-        (2, "neglect", True),
-        (2, "same-writer", None),
-        (3, "neglect", True),
-        (3, "same-writer", None),
-    ]
-    skipped = result(recipe, "skipped.jsonl", Rejected)
-    assert {(one.id, one.reason) for one in skipped} == {
-        ("river/2/neglect/structural", "not worse than the chosen answer"),
-        ("river/2/same-writer/structural", "not worse than the chosen answer"),
+    trees = result(recipe, "trees.jsonl", SessionTree)
+    assert {branch_id(tree, b): b.negative.worse for tree in trees for b in tree.branches} == {
+        "bees/2/neglect/structural": True,
+        "bees/2/same-writer/structural": True,
+        "bees/3/neglect/structural": None,
+        "bees/3/same-writer/structural": True,
+        "river/2/same-writer/structural": False,
     }
-    [rejected] = result(recipe, "rejected.jsonl", Rejected)
-    assert (rejected.id, rejected.reason) == ("river", "no negative left")
+    [skipped] = result(recipe, "skipped.jsonl", Rejected)
+    assert (skipped.id, skipped.reason) == ("river/2/neglect/structural", "not worse than the chosen answer")
     assert counts(recipe) == {
-        "trees": 1,
-        "turns": 2,
-        "rule: pronoun": 2,
+        "trees": 2,
+        "turns": 3,
+        "rule: pronoun": 3,
         "neglect, structural: wanted": 3,
         "neglect, structural: checked": 3,
         "neglect, structural: kept": 2,
-        "neglect, structural: kept, worse": 2,
+        "neglect, structural: kept, worse": 1,
+        "neglect, structural: kept, no verdict": 1,
         "neglect, structural: skipped, not worse than the chosen answer": 1,
         "same-writer, structural: wanted": 3,
         "same-writer, structural: checked": 3,
-        "same-writer, structural: kept": 2,
-        "same-writer, structural: kept, no verdict": 2,
-        "same-writer, structural: skipped, not worse than the chosen answer": 1,
-        "rejected: no negative left": 1,
+        "same-writer, structural: kept": 3,
+        "same-writer, structural: kept, worse": 2,
+        "same-writer, structural: kept, not worse": 1,
     }
+
+
+def test_a_session_of_which_nothing_is_worse_is_rejected(tmp_path, monkeypatch, capsys):
+    files = [data(tmp_path, "a", BEES, RIVER)]
+    recipe = settings(tmp_path, files, 'negatives.kinds=["neglect"]', "negatives.drop_not_worse=true", *JUDGE)
+    write(monkeypatch, recipe, lambda d: A if d.id.startswith("river") else sees_through(d))
+    assert [tree.id for tree in result(recipe, "trees.jsonl", SessionTree)] == ["bees"]
+    [rejected] = result(recipe, "rejected.jsonl", Rejected)
+    assert (rejected.id, rejected.reason) == ("river", "no negative left")
+    line = (
+        "neglect, structural: 2 of 3 kept, 2 worse, 0 not worse, 0 no verdict; 3 words against the chosen answer's 2.5"
+    )
+    assert line in capsys.readouterr().err
 
 
 def test_failed_calls_to_the_judge_are_made_again_and_those_alone(tmp_path, monkeypatch):
