@@ -71,7 +71,7 @@ def _negatives(recipe: Recipe) -> Row:
 
 def _pairs(recipe: Recipe) -> int | None:
     sessions = _trees(recipe)
-    return None if sessions is None else sessions * recipe.negatives.turns_per_session * len(recipe.negatives.kinds)
+    return None if sessions is None else sessions * recipe.negatives.turns_per_session * len(recipe.negatives.wanted)
 
 
 def _trees(recipe: Recipe) -> int | None:
