@@ -73,7 +73,7 @@ class TestVerbs:
     def test_help_lists_them_without_importing_anything_heavy(self):
         output, imported = imported_by("--help")
         listed = [words[1] for line in output if (words := line.split())[:1] == ["│"] and len(words) > 2]
-        assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, "report", "show"]
+        assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, "report", "show", "context-check"]
         assert imported == []
 
     @pytest.mark.parametrize("verb", ["eval", "show"])

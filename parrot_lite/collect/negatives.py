@@ -15,8 +15,8 @@ from typing import Literal
 
 from parrot_lite.chat import inputs_of, open_chat
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
+from parrot_lite.collect.selection import detector_inputs, select
 from parrot_lite.collect.shown import Contexts, Place, Shown, Skipped, shown
-from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Recipe
@@ -58,6 +58,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     }
     inputs = {
         **inputs_of(settings.writer, recipe),
+        **detector_inputs(recipe),
         **files,
         **{f"prompts/{path.name}": path for path in prompts.values()},
     }
@@ -70,7 +71,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
             folder.journal("skipped.jsonl", Rejected, lambda skipped: skipped.id) as skipped,
         ):
-            chosen = _choose(recipe, sessions, rejected)
+            chosen = _choose(recipe, sessions, rejected, folder)
             left = [places for name, places in chosen.items() if name not in trees and name not in rejected]
             texts = {kind: path.read_text(encoding="utf-8").strip() for kind, path in prompts.items()}
             contexts = Contexts(sessions, texts, derive_seed(recipe.run.seed, "negatives"))
@@ -101,20 +102,21 @@ def _interleaved(files: Mapping[str, Path]) -> list[Dialogue]:
     return [session for session in found.values() if session.turns]
 
 
-def _choose(recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected]) -> dict[str, list[Place]]:
+def _choose(
+    recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected], folder: RunFolder
+) -> dict[str, list[Place]]:
     """The negatives to write, by session; a session without a dependent turn is rejected."""
     settings = recipe.negatives
     kinds = tuple(dict.fromkeys(settings.kinds))
+    by_id = {session.id: session for session in sessions}
     chosen: dict[str, list[Place]] = {}
-    for session in sessions:
-        if len(chosen) == settings.sessions:
-            break
-        rules = {turn: dependence(session.queries[turn - 1], turn) for turn in range(2, len(session.answers) + 1)}
-        dependent = [(turn, rule) for turn, rule in rules.items() if rule is not None][-settings.turns_per_session :]
+    for name, marks in select(recipe, sessions, folder).items():
+        session = by_id[name]
+        dependent = list(marks.items())[-settings.turns_per_session :]
         if dependent:
-            chosen[session.id] = [Place(session, turn, rule, k) for turn, rule in dependent for k in kinds]
-        elif session.id not in rejected:
-            rejected.append(Rejected(id=session.id, source=session.source, reason="no dependent turn"))
+            chosen[name] = [Place(session, turn, rule, k) for turn, rule in dependent for k in kinds]
+        elif name not in rejected:
+            rejected.append(Rejected(id=name, source=session.source, reason="no dependent turn"))
     if settings.sessions is not None and len(chosen) < settings.sessions:
         say(f"negatives: {settings.sessions} sessions wanted, {len(chosen)} have a context-dependent turn")
     return chosen

@@ -42,9 +42,10 @@ EXPLETIVE = re.compile(
     r"""\b(?:
         it (?:\ is|['’]s|\ was|\ will\ be|\ has\ been)\ (?:\w+\ )?
         (?:rain|snow|cold|warm|hot\ out|late|dark|sunny|windy)\w*
-      | (?:it(?:\ is|['’]s|\ was)|(?:is|was|would|makes?|find)\ it (?:\ be)?)\ (?:\w+ly\ |so\ |very\ |too\ |not\ |more\ )?
-        (?:possible|impossible|true|important|necessary|better|best|safe|legal|illegal|easy|easier|hard|harder|difficult
-          |worth|normal|common|clear|ok|okay|wrong|right|good|bad|likely|helpful|useful|essential|time)
+      | (?:it(?:\ is|['’]s|\ was)|(?:is|was|would|makes?|find)\ it (?:\ be)?)
+        \ (?:\w+ly\ |so\ |very\ |too\ |not\ |more\ )?
+        (?:possible|impossible|true|important|necessary|better|best|safe|legal|illegal|easy|easier|hard|harder
+          |difficult|worth|normal|common|clear|ok|okay|wrong|right|good|bad|likely|helpful|useful|essential|time)
         \ (?:\w+ing|to|that|if|for\ \w+(?:\ \w+)?\ to)\b
       | it\ (?:seems|appears|turns\ out|follows)\b
       | (?:(?:does|did|will|would|can|could|should)\ it\ (?:take|cost|mean)|it\ (?:takes?|took|costs?))\ (?:\w+\ ){0,4}?
@@ -66,7 +67,7 @@ CLAUSE = re.compile(
 )
 # "What is X and why is it ...": X is the antecedent, whatever its form.
 INTRODUCED = re.compile(
-    r"""^(?:what|who)\ (?:is|are|was|were)\ (?!the\b) [\w\ -]+ (?:\b(?:and|or)|,)\ 
+    r"""^(?:what|who)\ (?:is|are|was|were)\ (?!the\b) [\w\ -]+ (?:\b(?:and|or)|,)[ ]
         (?:why|how|where|when|what|who|is|are|do|does|did|was|were|can)\b""",
     _FLAGS,
 )
@@ -88,7 +89,8 @@ DEMONSTRATIVE = re.compile(
 )
 CLOSING = re.compile(
     r"""\b(?:
-        (?:many\ )?thank(?:s|\ you)\b [^.?!]* | (?:good\ ?)?bye(?:\ ?bye)? | have\ a\ (?:good|nice|great)\ \w+ | you\ too
+        (?:many\ )?thank(?:s|\ you)\b [^.?!]* | (?:good\ ?)?bye(?:\ ?bye)? | you\ too
+      | have\ a\ (?:good|nice|great)\ \w+
       | (?:i\ think\ )? th(?:at|is)
         (?:\ is|\ was|['’]?s|\ ?['’]?ll|\ will|\ should|\ would|\ sounds|\ does)? (?:\ be|\ do)?
         \ (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough)
@@ -148,23 +150,23 @@ DEFINITE = re.compile(
 NEGATION = re.compile(r"n['’]t\b|\b(?:not|dont)\b", re.IGNORECASE)
 RELATION = re.compile(
     rf"""
-      \b(?:the|an?)\ (?:\w+\ )? (?:differences?|impacts?|effects?|influence|implications?|relations?|relationships?|roles?
-      |purpose|origins?|advantages?|disadvantages?|benefits?|risks?|pros|similarit\w+|comparison|significance|importance)
+      \b(?:the|an?)\ (?:\w+\ )? (?:differences?|impacts?|effects?|influence|implications?|relations?|relationships?
+      |roles?|purpose|origins?|advantages?|disadvantages?|benefits?|risks?|pros|similarit\w+|comparison|significance|importance)
       \ (?:on|for|to|in|with)\b (?!.*\bof\b)                                                  # the impact on prices
     | ^(?:what|which|who)\ (?:is|are|was|were)\ (?:some\ |the\ |an?\ )?(?:most\ )?
       (?:important|popular|typical|common|famous|notable|major|main|key|recent|good|best|first|largest|biggest
       |examples?|types?|kinds?|risks|benefits|advantages|disadvantages|symptoms|reasons?|steps?|causes?|ingredients)
       (?:\ {PLAIN}){{0,2}}\W*$                                                                # what are typical dishes?
-    | ^(?:what|which)\ {PLAIN}\ (?:{PLAIN}\ )?(?:is|are|was|were|has|have)\ {PLAIN}\W*$        # what models are available?
+    | ^(?:what|which)\ {PLAIN}\ (?:{PLAIN}\ )?(?:is|are|was|were|has|have)\ {PLAIN}\W*$     # which models are free?
     | \b(?:does|do|did|will|would|can|could)\b.*\b(?:compare|differ|help)\W*$                 # how does Rust compare?
     """,
     _FLAGS,
 )
 CUE = re.compile(
     rf"""
-      \b(?:another|(?<!each\ )others?|(?:any|some|no)(?:thing|one|where|body)\ else|(?:what|who|where)\ else|alternatives?
-      |(?:any|some|one|two|three|four|five|ten|\d+|few|many|tell\ me|say|show\ me|give\ me)\ more)\b
-      (?!\ than|\ about) (?!(?:\ [\w-]+){{0,4}}\ {COMPLETION}\ \w)                              # another one, not: another way to
+      \b(?:another|(?<!each\ )others?|(?:any|some|no)(?:thing|one|where|body)\ else|(?:what|who|where)\ else
+      |alternatives?|(?:any|some|one|two|three|four|five|ten|\d+|few|many|tell\ me|say|show\ me|give\ me)\ more)\b
+      (?!\ than|\ about) (?!(?:\ [\w-]+){{0,4}}\ {COMPLETION}\ \w) # another way to ... is none
     | \b(?:instead(?!\ of)|again|previous(?:ly)?|earlier|the\ (?:former|latter|rest|remaining|other|same(?!\ as|\ time))
       |(?:mentioned|listed|described|the|text)\ above|above[- ]mentioned|similar\ ones?
       |your\ (?:last|previous|first|answer|response))\b
