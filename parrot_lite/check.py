@@ -249,7 +249,8 @@ def _f1(precision: float | None, recall: float | None) -> float | None:
 def _by_dialogue(pairs: Sequence[tuple[Labelled, float]], seed: int) -> Estimate | None:
     values: dict[str, dict[int, float]] = {}
     for row, value in pairs:
-        values.setdefault(row.dialogue, {})[row.turn] = value
+        mine = values.setdefault(row.dialogue, {})
+        mine[len(mine)] = value
     return mean(values, RESAMPLES, derive_seed(seed, "context-check"))
 
 

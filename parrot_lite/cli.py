@@ -130,9 +130,10 @@ def show(
 
 @app.command("context-check")
 def context_check(
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="FILE... [RECIPE] [KEY=VALUE]...", help="JSONL files of labelled queries")
-    ],
+    file: Annotated[str, typer.Argument(help="a JSONL file of labelled queries")],
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]... [RECIPE] [KEY=VALUE]...", help="more files; a TOML file")
+    ] = None,
     detector: Annotated[Detector, typer.Option(help="which of the three, as negatives.dependence sets it")] = "rules",
     half: Annotated[Literal["dev", "test"] | None, typer.Option(help="rules were designed on dev alone")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="rows drawn by seed; none = all")] = None,
@@ -141,9 +142,9 @@ def context_check(
     """Check a detector of context dependence against labelled queries and their human rewrites."""
     from parrot_lite import check as room
 
-    overrides = [one for one in arguments if "=" in one]
-    recipes = [one for one in arguments if one.endswith(".toml") and one not in overrides]
-    files = [Path(one) for one in arguments if one not in overrides and one not in recipes]
+    overrides = [one for one in others or [] if "=" in one]
+    recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
+    files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
     room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
 
 

@@ -234,7 +234,7 @@ class Dependence(Section):
         default=0.5, description="probability of 'no, it does not' from which a gguf or local judge means it"
     )
     nats: dict[Spoiled, float] = Field(
-        default={"withheld": 0.1},
+        default={"withheld": 0.5},
         min_length=1,
         description="nats a token that each of these histories must cost the answer",
     )

@@ -32,7 +32,7 @@ class Likelihood:
         self._settings, self._sessions = settings, sessions
         self._seed = derive_seed(recipe.run.seed, "dependence")
         self._renderer = load_renderer(recipe.model)
-        self._model = load_for_inference(recipe.model, None)
+        self._model = load_for_inference(recipe.model, None).requires_grad_(False)
         attention.use(self._model, settings.max_tokens)
 
     def __call__(self, asked: Sequence[Asked]) -> list[Verdict]:

@@ -94,7 +94,7 @@ CLOSING = re.compile(
       | (?:i\ think\ )? th(?:at|is)
         (?:\ is|\ was|['’]?s|\ ?['’]?ll|\ will|\ should|\ would|\ sounds|\ does)? (?:\ be|\ do)?
         \ (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough)
-        (?:\ (?:that\ )?i\ (?:need|want)(?:ed)?\b [^.?!]* | \ for\ (?:now|today) | \ then)?
+        (?:\ (?:of\ )?the\ \w+)? (?:\ (?:that\ )?i\ (?:need|want)(?:ed)?\b [^.?!]* | \ for\ (?:now|today) | \ then)?
         (?= \s* (?:[.,!;]|$) | \ (?:and\ |no\ )?thank )
       | (?:i\ have\ |i['’]ve\ (?:got\ )?)? (?:all|everything)\ (?:that\ )?i\ need(?:ed)?
     )\b""",
