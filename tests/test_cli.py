@@ -62,12 +62,13 @@ def makefile():
 
 
 class TestVerbs:
-    def test_there_is_one_for_each_stage_and_two_that_look(self):
+    def test_there_is_one_for_each_stage_and_three_that_look(self):
         assert list(cli.STAGES) == STAGES == list(SECTION)
         assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == [
             *STAGES,
             "report",
             "show",
+            "context-check",
         ]
 
     def test_help_lists_them_without_importing_anything_heavy(self):

@@ -50,7 +50,6 @@ EXPLETIVE = re.compile(
       | it\ (?:seems|appears|turns\ out|follows)\b
       | (?:(?:does|did|will|would|can|could|should)\ it\ (?:take|cost|mean)|it\ (?:takes?|took|costs?))\ (?:\w+\ ){0,4}?
         (?:to|for|when|if)\b
-      | is\ it\ like\ (?:to|being)\b
     )""",
     _FLAGS,
 )
@@ -96,7 +95,6 @@ CLOSING = re.compile(
         \ (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough)
         (?:\ (?:of\ )?the\ \w+)? (?:\ (?:that\ )?i\ (?:need|want)(?:ed)?\b [^.?!]* | \ for\ (?:now|today) | \ then)?
         (?= \s* (?:[.,!;]|$) | \ (?:and\ |no\ )?thank )
-      | (?:i\ have\ |i['’]ve\ (?:got\ )?)? (?:all|everything)\ (?:that\ )?i\ need(?:ed)?
     )\b""",
     _FLAGS,
 )
@@ -126,7 +124,6 @@ ELLIPSIS = re.compile(
     | ^(?:please\ )?(?:continue|go\ on|keep\ going|proceed|elaborate|expand|next|carry\ on|explain|rewrite|rephrase
       |shorten|simplify|summari[sz]e|translate|finish|redo|retry|again|make\ (?:shorter|longer|simpler|better))
       (?:\ (?:please|further|more|again|in\ (?:more\ )?detail|to\ \w+|into\ \w+))*\W*$         # continue
-    | ^\W*(?:yes|yeah|yep|sure|of\ course|no)\b (?:\W+[\w'’]+){{0,3}}\W*$                     # yes, the second
     | (?:^|\bno\W+|\b(?:i|it|that)\ (?:really\ )?) (?:don['’]?t|do\ not|doesn['’]?t|does\ not)
       \ (?:really\ )? (?:care|mind|matter) {CLAUSE_END}                                       # I don't care.
     | (?:\bno|\bnot\ have\ an?y?|n['’]t\ have\ an?y?)\ (?:particular\ |real\ )?preferences? {CLAUSE_END}
