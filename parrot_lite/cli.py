@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from parrot_lite import __version__
 from parrot_lite.errors import StageChanged, UserError
-from parrot_lite.recipe import Recipe, Stage, load
+from parrot_lite.recipe import Detector, Recipe, Stage, load
 
 app = typer.Typer(
     name="parrot",
@@ -161,6 +161,26 @@ def export_data(
     from parrot_lite.collect import export as room
 
     room.run(files, out, form, source)
+
+
+@app.command("context-check")
+def context_check(
+    file: Annotated[str, typer.Argument(help="a JSONL file of labelled queries")],
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]... [RECIPE] [KEY=VALUE]...", help="more files; a TOML file")
+    ] = None,
+    detector: Annotated[Detector, typer.Option(help="which of the three, as negatives.dependence sets it")] = "rules",
+    half: Annotated[Literal["dev", "test"] | None, typer.Option(help="rules were designed on dev alone")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="rows drawn by seed; none = all")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file as well")] = None,
+) -> None:
+    """Check a detector of context dependence against labelled queries and their human rewrites."""
+    from parrot_lite import check as room
+
+    overrides = [one for one in others or [] if "=" in one]
+    recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
+    files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
+    room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
 
 
 @app.callback(invoke_without_command=True)

@@ -285,12 +285,44 @@ class Collect(Section):
         return self
 
 
+Detector = Literal["rules", "judge", "likelihood"]
+Spoiled = Literal["swapped", "shortened", "withheld"]
+
+
+class Dependence(Section):
+    """Which turns count as context-dependent: who is asked, and how many of them must say yes."""
+
+    detectors: tuple[Detector, ...] = Field(
+        default=("rules",),
+        min_length=1,
+        description="judge asks a speaker for every turn; likelihood scores every answer four times with the base",
+    )
+    wanted: Literal["all", "any", "majority"] = Field(
+        default="all", description="how many detectors must say yes; one that gives no verdict does not say yes"
+    )
+    judge: ChatSpec | None = Field(
+        default=None, description="who is asked whether a message stands alone; none = the negatives' writer"
+    )
+    threshold: Share = Field(
+        default=0.5, description="probability of 'no, it does not' from which a gguf or local judge means it"
+    )
+    nats: dict[Spoiled, float] = Field(
+        default={"withheld": 0.5},
+        min_length=1,
+        description="nats a token that each of these histories must cost the answer",
+    )
+    max_tokens: Positive = Field(
+        default=2048, description="of a history with its answer; a longer one gets no verdict from likelihood"
+    )
+
+
 class Negatives(Section):
     """Context-dependent turns, the paper's three negatives for each (section 3.3), and controls."""
 
     data: tuple[str, ...] = Field(default=("collect",), min_length=1)
     sessions: Positive | None = None
     turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
+    dependence: Dependence = Dependence()
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
     how: tuple[How, ...] = Field(
         default=("structural",),
@@ -533,7 +565,7 @@ SECTION: dict[Stage, str] = {
 
 
 def _uses_model(part: object) -> bool:
-    if isinstance(part, Training | Local):
+    if isinstance(part, Training | Local) or (isinstance(part, Dependence) and "likelihood" in part.detectors):
         return True
     if isinstance(part, Section):
         return any(_uses_model(getattr(part, name)) for name in type(part).model_fields)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").glob("*.toml"))
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
+LOOKING = ["report", "show", "overlap", "export-data", "context-check"]
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp")
 
 # Runs the program, then says on the last line of standard output which heavy packages it pulled in.
@@ -66,22 +67,13 @@ class TestVerbs:
         assert list(cli.STAGES) == STAGES == list(SECTION)
         assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == [
             *STAGES,
-            "report",
-            "show",
-            "overlap",
-            "export-data",
+            *LOOKING,
         ]
 
     def test_help_lists_them_without_importing_anything_heavy(self):
         output, imported = imported_by("--help")
         listed = [words[1] for line in output if (words := line.split())[:1] == ["│"] and len(words) > 2]
-        assert [verb for verb in listed if not verb.startswith("--")] == [
-            *STAGES,
-            "report",
-            "show",
-            "overlap",
-            "export-data",
-        ]
+        assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, *LOOKING]
         assert imported == []
 
     @pytest.mark.parametrize("verb", ["eval", "show"])

@@ -28,16 +28,22 @@ LAYERS = [
     {"context"},
     {"chat"},
     {"collect", "train", "evaluate"},  # the stages: none imports another
-    {"show", "plan"},
+    {"show", "plan", "check"},
     {"cli"},
     {"__main__"},
 ]
 STAGES = {"collect", "train", "evaluate"}
-# What may look into a stage from above. The plan counts steps and benchmark sessions; it is the overview.
-INTO_STAGES = {"cli": "*", "plan": {"parrot_lite.train.steps", "parrot_lite.evaluate.bench"}}
+# What may look into a stage from above. The plan counts steps and benchmark sessions; it is the overview. The check
+# asks the detectors that select turns, and takes its intervals where the tables take theirs.
+INTO_STAGES = {
+    "cli": "*",
+    "plan": {"parrot_lite.train.steps", "parrot_lite.evaluate.bench"},
+    "check": {"parrot_lite.collect.selection", "parrot_lite.evaluate.statistics"},
+}
 
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 NEEDS_TORCH = {
+    "parrot_lite.context.likelihood",
     "parrot_lite.lm.attention",
     "parrot_lite.lm.likelihood",
     "parrot_lite.lm.model",
@@ -111,8 +117,9 @@ def test_imports_go_down(module):
     assert [text for name in sorted(ours) if (text := objection(module, name))] == []
 
 
-def test_every_allowance_is_used():
-    assert imports(MODULES["parrot_lite.plan"].read_text()) >= INTO_STAGES["plan"]
+@pytest.mark.parametrize("name", ["plan", "check"])
+def test_every_allowance_is_used(name):
+    assert imports(MODULES[f"parrot_lite.{name}"].read_text()) >= INTO_STAGES[name]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_lite.chat import inputs_of, open_chat
@@ -16,9 +16,9 @@ from parrot_lite.collect import worse
 from parrot_lite.collect.authors import Authors, Failed, Result
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.collect.prompts import Name, Prompt, load, prompt_of
+from parrot_lite.collect.selection import detector_inputs, select
 from parrot_lite.collect.shown import Author, Contexts, Place, Skipped
 from parrot_lite.collect.tally import tally
-from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import ChatSpec, Negatives, Recipe
@@ -48,6 +48,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     prompts = _prompts(settings)
     speakers = [*_authors(settings).values(), *_checkers(settings)]
     inputs = {name: path for spec in speakers for name, path in inputs_of(spec, recipe).items()}
+    inputs |= detector_inputs(recipe)
     inputs |= {**files, **{f"prompts/{prompt.path.name}": prompt.path for prompt in prompts.values()}}
     with stage_folder(recipe, "negatives", inputs, rerun) as folder:
         if folder is None:
@@ -58,12 +59,11 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
             folder.journal("skipped.jsonl", Rejected, lambda skipped: skipped.id) as skipped,
         ):
-            chosen = _choose(recipe, sessions, rejected)
+            chosen = _choose(recipe, sessions, rejected, folder)
             left = [places for name, places in chosen.items() if name not in trees and name not in rejected]
             seed = derive_seed(recipe.run.seed, "negatives")
             contexts = Contexts(sessions, prompts, seed, settings.borrow)
             if left:
-                left = [_in_every_way(places, settings) for places in left]
                 failures = _hang(recipe, left, len(chosen), contexts, Files(trees, rejected, skipped), folder)
                 failures.refuse("negatives", folder.path, len(chosen))
         put_in_order(folder.path / "trees.jsonl", lambda record: record["dialogue"]["id"], list(chosen))
@@ -117,27 +117,25 @@ def _interleaved(files: Mapping[str, Path]) -> list[Dialogue]:
     return [session for session in found.values() if session.turns]
 
 
-def _choose(recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected]) -> dict[str, list[Place]]:
+def _choose(
+    recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected], folder: RunFolder
+) -> dict[str, list[Place]]:
     """The negatives to write, by session; a session without a dependent turn is rejected."""
     settings = recipe.negatives
-    kinds = tuple(dict.fromkeys(settings.kinds))
+    by_id = {session.id: session for session in sessions}
     chosen: dict[str, list[Place]] = {}
-    for session in sessions:
-        if len(chosen) == settings.sessions:
-            break
-        rules = {turn: dependence(session.queries[turn - 1], turn) for turn in range(2, len(session.answers) + 1)}
-        dependent = [(turn, rule) for turn, rule in rules.items() if rule is not None][-settings.turns_per_session :]
+    for name, marks in select(recipe, sessions, folder).items():
+        session = by_id[name]
+        dependent = list(marks.items())[-settings.turns_per_session :]
         if dependent:
-            chosen[session.id] = [Place(session, turn, rule, k) for turn, rule in dependent for k in kinds]
-        elif session.id not in rejected:
-            rejected.append(Rejected(id=session.id, source=session.source, reason="no dependent turn"))
+            chosen[name] = [
+                Place(session, turn, rule, kind, how) for turn, rule in dependent for kind, how in settings.wanted
+            ]
+        elif name not in rejected:
+            rejected.append(Rejected(id=name, source=session.source, reason="no dependent turn"))
     if settings.sessions is not None and len(chosen) < settings.sessions:
         say(f"negatives: {settings.sessions} sessions wanted, {len(chosen)} have a context-dependent turn")
     return chosen
-
-
-def _in_every_way(places: Sequence[Place], settings: Negatives) -> list[Place]:
-    return [replace(place, how=how) for place in places for kind, how in settings.wanted if kind == place.kind]
 
 
 def _hang(

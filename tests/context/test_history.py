@@ -1,0 +1,35 @@
+import pytest
+
+from parrot_lite.context import Asked, by_rules, other_history
+from tests.test_types import talk
+
+
+def test_another_history_is_as_long_as_the_true_one_where_some_session_has_it():
+    one, two, three = talk("A?", "a."), talk("B?", "b.", "C?", "c.", name="two"), talk("D?", name="three")
+    sessions = [one.model_copy(update={"id": "one"}), two, three]
+    for seed in range(9):
+        assert other_history(sessions, "one", 3, seed) == two.turns  # the one with two exchanges
+        assert other_history(sessions, "one", 2, seed) == two.turns[:2]
+        assert other_history(sessions, "two", 3, seed) == one.turns  # nobody has two: the longest there is
+        assert other_history(sessions, "two", 1, seed) == ()
+    drawn = {other_history([*sessions, talk("E?", "e.", name="four")], "one", 2, seed) for seed in range(20)}
+    assert drawn == {two.turns[:2], talk("E?", "e.").turns}
+    with pytest.raises(ValueError, match="no session but one has a history"):
+        other_history([sessions[0], three], "one", 2, 0)
+
+
+def test_a_query_at_its_place():
+    session = talk("A?", "a.", "Why is it?", "b.", name="one")
+    asked = Asked.of(session, 2)
+    assert (asked.id, asked.turn, asked.query, asked.answer) == ("one", 2, "Why is it?", "b.")
+    assert asked.history == session.turns[:2]
+
+
+def test_the_rules_as_a_detector():
+    session = talk("Why is it?", "a.", "Why is it?", "b.", "Name a river in Peru.", "c.", name="one")
+    said = by_rules([Asked.of(session, turn) for turn in (1, 2, 3)])
+    assert [(one.turn, one.dependent, one.why) for one in said] == [
+        (1, False, "no rule"),
+        (2, True, "pronoun"),
+        (3, False, "no rule"),
+    ]
