@@ -89,6 +89,11 @@ class Server(Section):
     concurrency: Positive = Field(default=16, description="calls in flight")
     timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
     retries: int = Field(default=3, ge=0, description="of a call that failed on the way; then the reply is 'failed'")
+    batch: bool = Field(
+        default=False,
+        description="send all calls together as batches (OpenAI's Batch API), answered within a day and cheaper; "
+        "for negatives.writer and eval.judge.chat, whose calls do not wait for each other's replies",
+    )
 
 
 class Gguf(Section):
@@ -335,6 +340,16 @@ class Recipe(Section):
     prices: dict[str, Price] = Field(default_factory=dict, description="by model name; local models cost nothing")
     budget: Budget = Budget()
 
+    @model_validator(mode="after")
+    def _no_batch_in_a_loop(self) -> Self:
+        looping = {"collect.asker": self.collect.asker, "collect.answerer": self.collect.answerer}
+        looping |= {f"eval.models.{name}": spec for name, spec in self.eval.models.items()}
+        for key, spec in looping.items():
+            if isinstance(spec, Server) and spec.batch:
+                what = "each call waits for the reply before it, and a batch takes up to a day"
+                raise UserError(what, f"{key}.batch", "Set it to false")
+        return self
+
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
         return Path(self.run.folder) / self.name / stage
@@ -354,7 +369,7 @@ class Recipe(Section):
 
 
 OPERATIONAL: dict[type[Section], frozenset[str]] = {
-    Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries"}),
+    Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries", "batch"}),
     Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
     Local: frozenset({"batch"}),
     Collect: frozenset({"chunk"}),

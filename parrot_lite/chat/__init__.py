@@ -58,11 +58,21 @@ def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:
             return {}
 
 
+def addresses(spec: Server) -> tuple[str, ...]:
+    """Where a server is reached: one address or several."""
+    return (spec.base_url,) if isinstance(spec.base_url, str) else tuple(spec.base_url)
+
+
+def all_at_once(spec: ChatSpec) -> bool:
+    """Whether a stage should ask for everything in one call: a batch takes hours, however small it is."""
+    return isinstance(spec, Server) and spec.batch
+
+
 def describe(spec: ChatSpec) -> str:
     """A speaker in a few words, for a plan."""
     match spec:
         case Server():
-            return f"{spec.model} at {spec.base_url}"
+            return f"{spec.model} at {', '.join(addresses(spec))}"
         case Gguf() | Scripted():
             return f"{spec.kind} {spec.path.rsplit('/', 1)[-1]}"
         case Local():
@@ -81,6 +91,10 @@ def adapter_inputs(spec: Local, recipe: Recipe) -> dict[str, Path]:
 def open_chat(spec: ChatSpec, recipe: Recipe) -> Chat:
     """The speaker that a recipe names. Heavy libraries load here, each only where it is needed."""
     match spec:
+        case Server(batch=True):
+            from parrot_lite.chat.batch import BatchChat
+
+            return BatchChat(spec, recipe.folder(".batches"))
         case Server():
             from parrot_lite.chat.server import ServerChat
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from parrot_lite.chat import check_due
+from parrot_lite.chat import addresses, check_due
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Decoding, Server
 from parrot_lite.types import Dialogue, Lasting, Reply, Role, derive_seed
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIStatusError, OpenAI
     from openai.types.chat import ChatCompletionMessageParam
 
 # What servers say when the same request would be refused again.
@@ -59,9 +60,7 @@ class ServerChat:
         Where none has, the set-up may be at fault: then a 403 raises and the others may be tried again.
         """
         check_due(dialogues, speaker)
-        if decoding.choices:
-            fix = "Set eval.judge.verdict = written, or judge with a gguf or local speaker"
-            raise UserError("a server cannot be asked to weigh a choice of replies", self._spec.base_url, fix)
+        refuse_choices(self._spec, decoding)
         with ThreadPoolExecutor(self._spec.concurrency) as pool:
             replies = list(pool.map(lambda dialogue: self._one(dialogue, decoding, seed), dialogues))
         if self._answered:
@@ -91,12 +90,7 @@ class ServerChat:
         start = time.monotonic()
         try:
             response = self._client.chat.completions.with_raw_response.create(
-                model=self._spec.model,
-                messages=self.messages(dialogue),
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_tokens=decoding.max_tokens,
-                seed=derive_seed(seed, dialogue.id, len(dialogue.turns)),
+                **request(self._spec, dialogue, self.messages(dialogue), decoding, seed)
             )
         except openai.AuthenticationError as error:
             raise self._wrong_key(_said(error)) from None
@@ -215,3 +209,42 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def client_of(spec: Server) -> OpenAI:
+    """A client for the first address of a server. Raises UserError where its address or its key does not hold."""
+    key = _key(spec)
+    from openai import OpenAI
+
+    return OpenAI(base_url=addresses(spec)[0], api_key=key, timeout=spec.timeout, max_retries=spec.retries)
+
+
+def refuse_choices(spec: Server, decoding: Decoding) -> None:
+    """Raises UserError where a choice of replies is to be weighed."""
+    if decoding.choices:
+        fix = "Set eval.judge.verdict = written, or judge with a gguf or local speaker"
+        raise UserError("a server cannot be asked to weigh a choice of replies", addresses(spec)[0], fix)
+
+
+def request(spec: Server, dialogue: Dialogue, messages: Sequence[Any], decoding: Decoding, seed: int) -> dict[str, Any]:
+    """What the endpoint is asked for a dialogue's next message, shown as ``messages``."""
+    return {
+        "model": spec.model,
+        "messages": list(messages),
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "max_tokens": decoding.max_tokens,
+        "seed": derive_seed(seed, dialogue.id, len(dialogue.turns)),
+    }
+
+
+def read_response(status: int, body: bytes) -> Reply:
+    """The reply in what came over HTTP, or its failure, lasting where the same request would be refused again."""
+    if status == 200:
+        return _parse(status, body, 0.0)
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = body.decode(errors="replace")
+    said = " ".join(f"HTTP {status}: {message}".split())[:300]
+    return Reply.failure(said, lasting=_lasting(status, said))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.chat import all_at_once, inputs_of, open_chat
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.collect.shown import Contexts, Place, Shown, Skipped, shown
 from parrot_lite.context import dependence
@@ -133,9 +133,10 @@ def _hang(
     failures = Failures()
     with closing(open_chat(settings.writer, recipe)) as chat:
         writer = Speaker(chat, "assistant", settings.decoding, derive_seed(recipe.run.seed, "negatives"))
+        size = len(left) if all_at_once(settings.writer) else settings.chunk
         with progress("negatives", total, total - len(left)) as bar:
-            for start in range(0, len(left), settings.chunk):
-                chunk = left[start : start + settings.chunk]
+            for start in range(0, len(left), size):
+                chunk = left[start : start + size]
                 # What an earlier attempt skipped stays skipped, or a sampled retry could count it on both sides.
                 places = [place for session in chunk for place in session if place.id not in files.skipped]
                 results = _write(places, contexts, writer)

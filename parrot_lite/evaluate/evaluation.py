@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from parrot_lite.chat import Chat, inputs_of, open_chat
+from parrot_lite.chat import Chat, all_at_once, inputs_of, open_chat
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, judge, play, report
 from parrot_lite.evaluate.records import Played, Question
@@ -96,7 +96,7 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
         done = len(journal)
         if done < total:
             with _speaker(spec.chat, recipe) as chat, progress("verdicts", total, done) as bar:
-                width = play.in_flight(spec.chat)
+                width = total if all_at_once(spec.chat) else play.in_flight(spec.chat)
                 for group in judge.judge(played, questions, chat, prompts, spec, seed, width, journal):
                     for judgment in group:
                         if judge.retry(judgment):
