@@ -101,11 +101,24 @@ class Outlook:
             return (estimate.measured(Path(name)) if Path(name).exists() else None) or planned
         stage: Stage = "logs" if name == "logs" else "collect"
         file = self.recipe.folder(stage) / {"logs": "train.jsonl", "collect": "dialogues.jsonl"}[stage]
-        seen = estimate.measured(file) if file.exists() and self.past[stage].state != "changed" else None
+        seen = estimate.measured(file) if file.exists() and self._says_enough(stage) else None
         if seen is None:
             return planned
-        # The first sessions to end are the shorter ones: until all are there, their turns tell nothing.
+        # The first sessions to end are the shorter ones, and a pilot may be shorter: then their turns tell nothing.
         return seen if self.facts(stage) else replace(seen, shapes=planned.shapes)
+
+    def _says_enough(self, stage: Stage) -> bool:
+        """Whether a stage's sessions are like those to come: of this recipe, or a pilot with the same speakers."""
+        past = self.past[stage]
+        if past.state != "changed" or past.recipe is None:
+            return past.state != "to do"
+        now, section = _plain(self.recipe, stage), SECTION[stage]
+        speakers = _speakers(now[section])
+        return (
+            bool(speakers)
+            and _speakers(past.recipe[section]) == speakers
+            and past.recipe.get("model") == now.get("model")
+        )
 
     def _shapes(self, name: str) -> tuple[estimate.Shape, ...]:
         if name == "collect":
@@ -151,7 +164,7 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
             if isinstance(calls.spec, Server):
                 totals.setdefault(calls.spec.model, []).append(calls)
     open_ended = any(hours is None and _works(one) for one, hours in left)
-    known = f"{sum(hours.value for _, hours in left if hours):,.1f}"
+    known = _round(sum(hours.value for _, hours in left if hours))
     table.add_row()
     table.add_row(
         "[bold]to come[/]",
@@ -182,7 +195,11 @@ def _works(planned: Planned) -> bool:
 def _hours(hours: Hours | None, planned: Planned) -> str:
     if hours is None:
         return "—" if _works(planned) else ""
-    return f"{hours.value:,.1f} {'m' if hours.measured else 'a'}"
+    return f"{_round(hours.value)} {'m' if hours.measured else 'a'}"
+
+
+def _round(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 1 else f"{hours:.2f}"
 
 
 def _cells(recipe: Recipe, several: Sequence[Calls]) -> list[str]:
@@ -386,7 +403,8 @@ def _collect(outlook: Outlook) -> Planned:
 
 def _negatives(outlook: Outlook) -> Planned:
     n = outlook.recipe.negatives
-    number = _trees(outlook)
+    facts = outlook.facts("negatives")
+    number = facts["counts"]["trees"] if facts else _trees(outlook)
     reads, size = ", ".join(n.data), f"at most {n.turns_per_session} turns a session x {', '.join(n.kinds)}"
     if number is None:
         return Planned(reads, None, size)

@@ -158,7 +158,10 @@ class TestWhatIsMeasured:
         look = outlook(tmp_path, *turns)
         assert [shape.turns for shape in look.lengths(["collect"]).shapes] == [2, 1]
         assert look.sessions(["collect"]) == 2
-        assert outlook(tmp_path).lengths(["collect"]).measured is None  # another recipe's
+        more = outlook(tmp_path, "collect.sessions=40000").lengths(["collect"])  # after a pilot
+        assert more.answer == pytest.approx(4 * 4 / 3)
+        assert [shape.turns for shape in more.shapes] == [2, 3, 4]
+        assert outlook(tmp_path, *turns, f"collect.answerer={M}").lengths(["collect"]) == assumed
 
     def test_states(self, tmp_path):
         look = outlook(tmp_path)
