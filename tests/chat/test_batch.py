@@ -362,7 +362,8 @@ def test_all_verdicts_are_one_batch(server: Batches, tmp_path: Path) -> None:
     scripted = f'{{kind="scripted", path="{tmp_path / "answers.jsonl"}"}}'
     keys = [f"eval.models.{name}={scripted}" for name in ("base", "sft", "capo")]
     keys += [f"run.folder={tmp_path}", f"eval.bench={tmp_path / 'bench.jsonl'}", "eval.judge.verdict=written"]
-    recipe = load(tmp_path / "demo.toml", [*keys, f"eval.judge.chat={speaker(server)}"])
+    few = speaker(server).replace("}", ", concurrency=2}")
+    recipe = load(tmp_path / "demo.toml", [*keys, f"eval.judge.chat={few}"])
     evaluation.run(recipe)
     judgments = list(read(recipe.folder("eval") / "judgments.jsonl", Judgment))
     assert [one.score for one in judgments] == [7.0] * 12
