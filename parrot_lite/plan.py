@@ -284,19 +284,15 @@ def hours_of(outlook: Outlook, stage: Stage, planned: Planned) -> Hours | None:
     pace = _call_seconds(outlook, stage)
     if pace is not None:
         return Hours(pace * sum(calls.number for calls in planned.calls) / 3600, measured=True)
-    if (stage == "eval" and outlook.recipe.eval.probe) or not all(
-        isinstance(one.spec, Server) for one in planned.calls
-    ):
+    if stage == "eval" and outlook.recipe.eval.probe:
         return None
-    return Hours(sum(_assumed_hours(calls, outlook.assumed) for calls in planned.calls), measured=False)
-
-
-def _assumed_hours(calls: Calls, assumed: Assumed) -> float:
-    if not isinstance(calls.spec, Server):
-        raise TypeError("nobody can assume how fast this machine is")
-    if calls.spec.batch:
-        return BATCH_HOURS * calls.rounds
-    return calls.number * assumed.call_seconds / calls.spec.concurrency / 3600
+    total = 0.0
+    for calls in planned.calls:
+        if not isinstance(calls.spec, Server):
+            return None  # how fast this machine is, no default can know
+        each = outlook.assumed.call_seconds / calls.spec.concurrency / 3600
+        total += BATCH_HOURS * calls.rounds if calls.spec.batch else calls.number * each
+    return Hours(total, measured=False)
 
 
 def _training_rate(outlook: Outlook, stage: Stage) -> float | None:
@@ -305,14 +301,19 @@ def _training_rate(outlook: Outlook, stage: Stage) -> float | None:
     now = getattr(outlook.recipe, SECTION[stage])
     for other in sorted(kind, key=lambda one: one != stage):
         past = outlook.past[other]
-        if past.manifest is None or past.recipe is None or past.manifest["attempts"] != 1:
-            continue  # of several attempts only the last one's seconds are known
+        if past.manifest is None or past.recipe is None or not _timed(past.manifest):
+            continue
         then = past.manifest["settings"]
         same = all(then.get(key) == getattr(now, key) for key in ("batch", "checkpointing"))
         same = same and then.get("layout") == getattr(now, "layout", None) and then.get("max_steps") is None
         if same and past.recipe.get("model") == _plain(outlook.recipe, stage).get("model"):
             return float(past.manifest["tokens"] * then["epochs"] / past.manifest["seconds"])
     return None
+
+
+def _timed(manifest: Mapping[str, Any]) -> bool:
+    """Whether its seconds are those of all its work: of several attempts only the last one's are known."""
+    return manifest["attempts"] == 1 and manifest["seconds"] > 0
 
 
 def _call_seconds(outlook: Outlook, stage: Stage) -> float | None:
@@ -322,7 +323,7 @@ def _call_seconds(outlook: Outlook, stage: Stage) -> float | None:
     for other in sorted(outlook.past, key=lambda one: one != stage):
         past = outlook.past[other]
         number = sum(used.get("calls", 0) for used in used_in(past).values())
-        if past.manifest is None or past.recipe is None or past.manifest["attempts"] != 1 or not number:
+        if past.manifest is None or past.recipe is None or not _timed(past.manifest) or not number:
             continue
         if _speakers(past.manifest["settings"]) == now and past.recipe.get("model") == model:
             return float(past.manifest["seconds"] / number)
