@@ -313,7 +313,7 @@ def _training_rate(outlook: Outlook, stage: Stage) -> float | None:
 
 def _timed(manifest: Mapping[str, Any]) -> bool:
     """Whether its seconds are those of all its work: of several attempts only the last one's are known."""
-    return manifest["attempts"] == 1 and manifest["seconds"] > 0
+    return bool(manifest["attempts"] == 1 and manifest["seconds"] > 0)
 
 
 def _call_seconds(outlook: Outlook, stage: Stage) -> float | None:
