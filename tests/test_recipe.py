@@ -87,7 +87,7 @@ class TestShippedRecipes:
 
 REFUSALS = {
     "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'beta'?"),
-    "unknown section": ("colect.chunk=2", "unknown key 'colect'", "Did you mean 'collect'?"),
+    "unknown section": ("colect.in_flight=2", "unknown key 'colect'", "Did you mean 'collect'?"),
     "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
     "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'alpha'"),
     "unknown key inside an optional section": ("eval.judge.promt='x'", "unknown key 'eval.judge.promt'", "'prompt'"),
@@ -284,7 +284,7 @@ class TestResolved:
     @pytest.mark.parametrize(
         "override",
         [
-            "collect.chunk=3",
+            "collect.in_flight=3",
             "collect.asker.batch=2",
             "collect.answerer.threads=1",
             "negatives.writer.cache_mb=7",

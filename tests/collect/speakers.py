@@ -18,10 +18,8 @@ def said(text: str) -> Reply:
 class FunctionChat:
     """Says what a function of the dialogue returns; remembers what it was shown."""
 
-    name = "function"
-
-    def __init__(self, answer: Callable[[Dialogue], Reply]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[Dialogue], Reply], name: str = "function") -> None:
+        self.name, self._answer = name, answer
         self.shown: list[Dialogue] = []
         self.closed = 0
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import loop
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.recipe import load
@@ -48,8 +49,12 @@ def settings(tmp_path, *overrides, seeds=(SEED,), turns=3):
 
 def play(monkeypatch, recipe, ask, answer):
     """Run with functions as speakers; returns them."""
-    asker, answerer = FunctionChat(ask), FunctionChat(answer)
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    asker, answerer = FunctionChat(ask), FunctionChat(answer, "answerer")
+
+    def open_chat(spec, _, meter):
+        return Metered(asker if spec == recipe.collect.asker else answerer, meter)
+
+    monkeypatch.setattr(loop, "open_chat", open_chat)
     loop.run(recipe)
     return asker, answerer
 
@@ -77,7 +82,10 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
         "seeds": 1,
         "sessions": 1,
     }
-    assert done["calls"]["answerer"] == {"name": "function", "calls": 3, "tokens": 6, "cut": 0, "failed": 0}
+    counts = {"calls": 3, "prompt_tokens": 0, "tokens": 6, "cut": 0, "without usage": 3, "failures": {}}
+    assert done["calls"]["answerer"] == counts
+    assert done["tokens"] == 6 + sum(len(query.split()) for query in FOLLOW_UPS[:2])
+    assert not (recipe.folder("collect") / "turns.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,7 @@ def across(tmp_path, monkeypatch):
     order = [session.queries[0] for session in loop._draw(recipe, iter(OPENINGS), RunFolder(tmp_path, "collect"))]
     lines = dict(zip(order, (*SAID, ("Why so cold?", order[1])), strict=True))
     chats = FunctionChat(lambda s: said(lines[s.queries[0]][len(s.answers) - 1])), FunctionChat(answered)
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: chats[spec != recipe.collect.asker])
+    monkeypatch.setattr(loop, "open_chat", lambda spec, *_: chats[spec != recipe.collect.asker])
     return recipe, [(order[0], *SAID[0]), (order[1], SAID[1][0]), (order[3], "Why so cold?")]
 
 
@@ -233,9 +241,9 @@ def test_failed_calls_never_enter_a_dialogue_and_are_retried(tmp_path, monkeypat
 
 def test_a_run_that_nobody_answers_gives_up(tmp_path, monkeypatch):
     seeds = [f"Name river number {number}." for number in range(200)]
-    recipe = settings(tmp_path, "collect.chunk=8", seeds=seeds)
+    recipe = settings(tmp_path, "collect.in_flight=8", seeds=seeds)
     asker, answerer = FunctionChat(follow_up), FunctionChat(lambda s: Reply.failure("connection: refused"))
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    monkeypatch.setattr(loop, "open_chat", lambda spec, *_: asker if spec == recipe.collect.asker else answerer)
     with pytest.raises(UserError, match="64 of 200 sessions have failed calls, stopped after"):
         loop.run(recipe)
     assert len(answerer.shown) == 64
@@ -246,7 +254,7 @@ def test_one_chat_for_both_where_the_specs_are_equal(tmp_path, monkeypatch):
     recipe = settings(tmp_path, f"collect.asker={both}", f"collect.answerer={both}")
     opened = []
 
-    def open_chat(spec, _):
+    def open_chat(spec, *_):
         opened.append(FunctionChat(lambda s: follow_up(s) if s.due == "user" else answered(s)))
         return opened[-1]
 
@@ -359,7 +367,7 @@ def kill_overrides(folder: Path) -> list[str]:
         "collect.sessions=40",
         "collect.min_turns=2",
         "collect.max_turns=6",
-        "collect.chunk=4",
+        "collect.in_flight=4",
         f"collect.asker={script(folder / 'asker.jsonl', ASKER)}",
         f"collect.answerer={script(folder / 'answerer.jsonl', ANSWERER)}",
     ]

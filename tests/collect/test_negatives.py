@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import negatives
 from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
@@ -55,7 +56,7 @@ def settings(folder, files, *overrides):
 
 def write(monkeypatch, recipe, answer):
     writer = FunctionChat(answer)
-    monkeypatch.setattr(negatives, "open_chat", lambda *_: writer)
+    monkeypatch.setattr(negatives, "open_chat", lambda spec, recipe, meter: Metered(writer, meter))
     negatives.run(recipe)
     return writer
 
@@ -143,7 +144,7 @@ def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
         "skipped: neglect, equals the chosen answer": 1,
         "rejected: no dependent turn": 1,
     }
-    assert done["calls"]["writer"]["calls"] == 12  # 3 turns x (3 kinds + a guess)
+    assert done["calls"]["function"]["calls"] == 12  # 3 turns x (3 kinds + a guess)
 
 
 @pytest.mark.parametrize(

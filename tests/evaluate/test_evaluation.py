@@ -109,7 +109,7 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     opened: list[str] = []
     real = evaluation.open_chat
 
-    def mended(spec: object, recipe: Recipe) -> object:
+    def mended(spec: object, recipe: Recipe, _: object) -> object:
         opened.append(spec.path)  # type: ignore[attr-defined]
         chat = real(spec, recipe)  # type: ignore[arg-type]
         chat._replies = tuple(reply or "Rating: [[9]]" for reply in chat._replies)  # type: ignore[attr-defined]
