@@ -3,7 +3,7 @@
 Run: python recipes/bench/faulty_server.py --latency 0.2 --faults 0.1. It prints its address, answers POST
 /v1/chat/completions until it is killed, and GET /counts with what it has done so far.
 
-What it says depends on the request's model and messages alone; whether a call is broken, and how, on ``--seed``, the
+What it says depends on the request's seed and messages alone; whether a call is broken, and how, on ``--seed``, the
 request and how often that request has come before. So faults never change a text, and a retry may go through.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import time
 from collections import Counter
 from typing import Any
 
@@ -33,9 +34,10 @@ def words(seed: bytes, count: int) -> str:
 
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
-    """What the endpoint says: a query where the model is called an asker, an answer otherwise."""
-    drawn = digest(request["model"], json.dumps(request["messages"]))
-    text = f"How does {words(drawn, 7)}?" if "asker" in request["model"] else f"It is {words(drawn, 20)}."
+    """What the endpoint says: a query where it is told to play the user, an answer otherwise."""
+    drawn = digest(request["seed"], json.dumps(request["messages"]))
+    asked = "human user" in request["messages"][0]["content"]
+    text = f"How does {words(drawn, 7)}?" if asked else f"It is {words(drawn, 20)}."
     length = sum(len(message["content"].split()) for message in request["messages"])
     return {
         "id": "x",
@@ -48,13 +50,14 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Endpoint:
-    """One connection after another is served; ``counts`` holds calls, good ones, and faults by kind."""
+    """Serves connections. ``counts`` holds calls, good ones, faults by kind, and when the first and last call came."""
 
     def __init__(self, latency: float, faults: float, seed: int, retry_after: str, hang: float) -> None:
         self._latency, self._faults, self._seed = latency, faults, seed
         self._retry_after, self._hang = retry_after, hang
         self._come: Counter[bytes] = Counter()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter({"calls": 0, "good": 0})
+        self.times: tuple[float, float] | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it closes or a fault breaks it."""
@@ -68,12 +71,14 @@ class Endpoint:
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if head.startswith(b"GET"):
-            _write(writer, 200, json.dumps(self.counts).encode())
+            first, last = self.times or (0.0, 0.0)
+            _write(writer, 200, json.dumps({**self.counts, "first": first, "last": last + self._latency}).encode())
             return True
         lines = head.lower().split(b"\r\n")
         length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
         body = await reader.readexactly(length)
         self.counts["calls"] += 1
+        self.times = (self.times[0] if self.times else time.monotonic(), time.monotonic())
         fault = self._fault(body)
         self.counts[fault or "good"] += 1
         await asyncio.sleep(self._hang if fault == "hang" else self._latency)
