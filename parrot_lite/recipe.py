@@ -209,8 +209,8 @@ class Collect(Section):
     )
     asker_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=128)
     answerer_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=1024)
-    in_flight: Positive = Field(
-        default=256, description="sessions begun and not ended; enough for the concurrency or batch of both speakers"
+    in_flight: Positive | None = Field(
+        default=None, description="sessions begun and not ended; none = enough to keep both speakers busy"
     )
     redraws: int = Field(
         default=1, ge=0, description="other draws of a query that drifts, repeats, thanks, answers itself or is short"

@@ -199,7 +199,7 @@ class ServerChat:
                 str(status),
                 again=broken or status in PASSING,
                 ill=broken,
-                wait=_asked_for(error.response.headers) if status == 429 else None,
+                wait=_asked_for(error.response.headers),
             )
         except openai.APITimeoutError:
             return Outcome(failed(f"timeout: nothing within {self._spec.timeout:g} s"), "timeout", again=True, ill=True)

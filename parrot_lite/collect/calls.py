@@ -38,7 +38,8 @@ class Line:
 
     def __init__(self, speakers: Iterable[Speaker], calls: int, width: int) -> None:
         self.due: dict[Speaker, list[Dialogue]] = {speaker: [] for speaker in speakers}
-        self.width, self.free = width, calls
+        self.calls, self.width = calls, width
+        self.free = calls
         self.pool = ThreadPoolExecutor(calls)
 
     def take(self, least: int) -> tuple[Speaker, list[Dialogue]] | None:
@@ -69,6 +70,11 @@ class Calls:
     def __len__(self) -> int:
         """Dialogues that wait or are in a call."""
         return self._in_hand
+
+    @property
+    def enough(self) -> int:
+        """Dialogues in hand that keep every line busy: as many again wait as can be in calls."""
+        return 2 * sum(line.calls * line.width for line in dict.fromkeys(self._lines.values()))
 
     def ask(self, speaker: Speaker, dialogue: Dialogue) -> None:
         """Put a dialogue into its line."""

@@ -166,9 +166,10 @@ def _play(recipe: Recipe, left: Sequence[Dialogue], files: Files, meter: Meter) 
         done = len(files.kept) + len(files.rejected)
         bar = stack.enter_context(progress("collect", done + len(left), done))
         play = Play(recipe, calls, answerer, askers, files, bar)
+        in_flight = collect.in_flight or calls.enough
         waiting = iter(left)
         while True:
-            while len(calls) < collect.in_flight and not play.failures.hopeless and (begun := next(waiting, None)):
+            while len(calls) < in_flight and not play.failures.hopeless and (begun := next(waiting, None)):
                 play.begin(begun)
             if not (answered := calls.answered()):
                 return play.failures
@@ -190,7 +191,7 @@ class Play:
         self._exchanges = 0
 
     def begin(self, session: Dialogue) -> None:
-        """Take up a session of one query, where an earlier attempt left it."""
+        """Take up a session where an earlier attempt left it."""
         stop = _objection(session.queries[0], (), self._recipe.collect)
         if stop is not None:
             self._end(End(session.complete(), stop, session.queries[0]))
@@ -229,7 +230,7 @@ class Play:
         length = len(end.session.answers)
         if length < self._recipe.collect.keep_turns:
             detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
-            rejected = Rejected(id=end.session.id, source=SOURCE, reason=end.reason, detail=detail)
+            rejected = Rejected(id=end.session.id, source=end.session.source, reason=end.reason, detail=detail)
             self._files.rejected.append(rejected)
         else:
             self._files.kept.append(end.session.model_copy(update={"ended": end.reason}))

@@ -37,7 +37,7 @@ class Turns:
         self._file = path.open("a", encoding="utf-8")
 
     def resumed(self, session: Dialogue) -> Dialogue:
-        """The session, given with its first query, with what it had when an earlier attempt ended."""
+        """The session, given as it opens, with what had been said in it when an earlier attempt ended."""
         for text in self._kept.pop(session.id, ()):
             session = session.say(text)
         return session

@@ -71,7 +71,7 @@ def overrides(folder: Path, address: str, sessions: int, turns: int, concurrency
         f"run.folder={folder / 'runs'}",
         f"collect.seeds={seeds}",
         f"collect.sessions={sessions}",
-        f"collect.in_flight={4 * concurrency}",
+        "collect.in_flight=none",
         f"collect.min_turns={turns}",
         f"collect.max_turns={turns}",
         f"collect.asker={speaker}",
