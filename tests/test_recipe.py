@@ -270,6 +270,13 @@ class TestOverrides:
         recipe = load(DEMO, [f"collect.asker.{text}" for text in ("kind=server", "base_url=http://x/v1", "model=m")])
         assert recipe.collect.asker == Server(kind="server", base_url="http://x/v1", model="m")
 
+    def test_one_address_or_several(self):
+        speaker = "collect.asker={{ kind = 'server', model = 'm', base_url = {} }}"
+        one, two = load(DEMO, [speaker.format("'http://x'")]), load(DEMO, [speaker.format("['http://x', 'http://y']")])
+        assert (one.collect.asker.addresses, two.collect.asker.addresses) == (("http://x",), ("http://x", "http://y"))
+        assert one.resolved("collect") == two.resolved("collect")
+        assert "base_url" in refusal(DEMO, speaker.format("[]"))
+
     def test_none_unsets_an_optional_key(self):
         recipe = load(DEMO, ["logs.sessions=none", "eval.probe=none", "capo.max_steps=3", "capo.max_steps=none"])
         assert (recipe.logs.sessions, recipe.eval.probe, recipe.capo.max_steps) == (None, None, None)

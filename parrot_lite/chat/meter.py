@@ -114,10 +114,10 @@ class Meter:
             return sum(usage.counts["tokens"] for usage in self._models.values())
 
     @property
-    def money(self) -> float | None:
-        """What the priced models have cost; None where none has a price."""
+    def note(self) -> str:
+        """What the priced models have cost, for the progress bar; empty where none has a price."""
         with self._lock:
-            return self._money() if self._prices else None
+            return f"{self._money():.2f} spent" if self._prices else ""
 
     def _cost(self, model: str) -> float:
         price, counts = self._prices[model], self._models[model].counts

@@ -165,7 +165,7 @@ def _play(recipe: Recipe, left: Sequence[Dialogue], files: Files, meter: Meter) 
         calls = stack.enter_context(closing(Calls(lines)))
         done = len(files.kept) + len(files.rejected)
         bar = stack.enter_context(progress("collect", done + len(left), done))
-        play = Play(recipe, calls, answerer, askers, files, bar)
+        play = Play(recipe, calls, answerer, askers, files, meter, bar)
         in_flight = collect.in_flight or calls.enough
         waiting = iter(left)
         while True:
@@ -183,10 +183,17 @@ class Play:
     """Takes sessions from call to call, and writes down what comes of each."""
 
     def __init__(
-        self, recipe: Recipe, calls: Calls, answerer: Speaker, askers: Sequence[Speaker], files: Files, bar: Bar
+        self,
+        recipe: Recipe,
+        calls: Calls,
+        answerer: Speaker,
+        askers: Sequence[Speaker],
+        files: Files,
+        meter: Meter,
+        bar: Bar,
     ) -> None:
         self.failures = Failures()
-        self._recipe, self._calls, self._files, self._bar = recipe, calls, files, bar
+        self._recipe, self._calls, self._files, self._meter, self._bar = recipe, calls, files, meter, bar
         self._answerer, self._askers = answerer, askers
         self._exchanges = 0
 
@@ -235,7 +242,8 @@ class Play:
         else:
             self._files.kept.append(end.session.model_copy(update={"ended": end.reason}))
             self._exchanges += length
-        self._bar.advance(note=f"{self._exchanges} exchanges  {self.failures.note}".rstrip())
+        notes = (f"{self._exchanges} exchanges", self._meter.note, self.failures.note)
+        self._bar.advance(note="  ".join(filter(None, notes)))
 
 
 def _target(session: Dialogue, recipe: Recipe) -> int:

@@ -39,7 +39,7 @@ def test_counts_by_hand_over_two_attempts(tmp_path):
         },
         "other": {"calls": 2, "failures": {}},
     }
-    assert (meter.tokens, meter.money) == (16, 0.0004)
+    assert (meter.tokens, meter.note) == (16, "0.00 spent")
     assert json.loads((tmp_path / "usage.json").read_text())["m"]["calls"] == 6
 
 

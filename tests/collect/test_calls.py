@@ -82,6 +82,13 @@ def test_a_batch_is_full_or_all_that_can_come():
     calls.close()
 
 
+def test_enough_in_hand_is_twice_what_can_be_in_calls():
+    one, other = speaker(FunctionChat(said)), speaker(FunctionChat(said))
+    calls = Calls([Line([one], calls=3, width=1), Line([other], calls=1, width=4)])
+    assert calls.enough == 14
+    calls.close()
+
+
 def test_speakers_of_one_chat_share_its_calls_and_no_batch():
     chat = FunctionChat(lambda _: said("Yes."))
     one, other = speaker(chat), speaker(chat)

@@ -212,6 +212,17 @@ def test_failed_calls_leave_the_session_unfinished_and_are_retried(tmp_path, mon
     assert len(result(recipe, "skipped.jsonl", Rejected)) == 1
 
 
+def test_a_budget_stops_the_stage_and_a_larger_one_goes_on(tmp_path):
+    files = [data(tmp_path, "a.jsonl", BEES, PERU, RIVER)]
+    with pytest.raises(UserError, match=r"the budget is spent: 5 of 5 calls \(budget.calls\)"):
+        negatives.run(settings(tmp_path, files, "negatives.chunk=1", "budget.calls=5"))
+    recipe = settings(tmp_path, files, "negatives.chunk=1")
+    negatives.run(recipe)
+    assert len(result(recipe, "trees.jsonl", SessionTree)) == 2
+    done = json.loads((recipe.folder("negatives") / "manifest.json").read_text())
+    assert done["calls"]["scripted"]["calls"] == 5 + 12  # the session in hand is begun again
+
+
 def test_the_latest_turns_and_every_file_in_turn(tmp_path, monkeypatch):
     long = talk("long", "Name a river.", *["It flows.", DEPENDENT] * 5, "End.")
     files = [data(tmp_path, "a", long, PERU, BEES), data(tmp_path, "b", RIVER, talk("late", *["Hello", "Hi"] * 2))]
