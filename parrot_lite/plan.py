@@ -394,7 +394,7 @@ def _training(section: Literal["ask", "sft"]) -> Callable[[Outlook], Planned]:
 def _collect(outlook: Outlook) -> Planned:
     c = outlook.recipe.collect
     number, lengths = outlook.sessions(["collect"]) or c.sessions, outlook.lengths(["collect"])
-    told = _words("asker.txt") if isinstance(c.asker, Server) else 0.0
+    told = _words("asker.txt") if c.prompted or isinstance(c.asker, Server) else 0.0
     calls = (
         estimate.queries("asker", c.asker, lengths, number, c.asker_decoding.max_tokens, told),
         estimate.answers("answerer", c.answerer, lengths, number, c.answerer_decoding.max_tokens),

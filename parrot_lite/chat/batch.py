@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from parrot_lite.chat import addresses, check_due
-from parrot_lite.chat.server import client_of, read_response, refuse_choices, request
+from parrot_lite.chat import check_due
+from parrot_lite.chat.meter import Meter
+from parrot_lite.chat.server import client_of, read_response, refuse_choices, request_for
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Decoding, Server
@@ -65,11 +66,15 @@ class BatchChat:
 
     ``HASH.json`` there names a batch that is not settled yet, ``HASH.jsonl`` holds the replies of one that is; HASH is
     that of the requests. Deleting the folder makes every request new. Of several addresses the first one is used.
+
+    ``meter`` counts a call when it is sent and its tokens when its reply is there. So a budget of calls holds, while
+    one of money only keeps further batches from being sent.
     """
 
-    def __init__(self, spec: Server, folder: Path) -> None:
+    def __init__(self, spec: Server, folder: Path, meter: Meter | None = None) -> None:
         self.name = spec.model
-        self._spec, self._folder, self._address = spec, folder, addresses(spec)[0]
+        self._spec, self._folder, self._address = spec, folder, spec.addresses[0]
+        self._meter = meter or Meter()
         self._client = client_of(spec)
         self._answered = False  # whether any call has gone well
 
@@ -100,8 +105,7 @@ class BatchChat:
 
     def _request(self, dialogue: Dialogue, decoding: Decoding, seed: int) -> Request:
         name = f"{dialogue.id}#{len(dialogue.turns)}"
-        messages = [{"role": turn.role, "content": turn.content} for turn in dialogue.turns]
-        body = request(self._spec, dialogue, messages, decoding, seed)
+        body = request_for(self._spec, dialogue, decoding, seed)
         row = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         return Request(name, line, hashlib.sha256(self._address.encode() + b"\n" + line).hexdigest()[:32])
@@ -118,19 +122,31 @@ class BatchChat:
         try:
             running = self._find_again({one.key for one in missing.values()})
             sent = {key for path in running for key in _sent(path).requests.values()}
-            for file in _files([one for one in missing.values() if one.key not in sent]):
+            allowed: list[Request] = []
+            for one in (one for one in missing.values() if one.key not in sent):
+                if (forbidden := self._meter.begin(self.name, self._address)) is None:
+                    allowed.append(one)
+                else:
+                    replies[one.key] = Reply.failure(forbidden)
+            for file in _files(allowed):
                 path = self._folder / f"{_hash(file)}.json"
                 failed = self._send(path, file)
                 if failed is None:
                     running.append(path)
                 else:
                     replies |= {one.key: failed for one in file}
+                    self._count(len(file) * [failed])
             return replies | self._wait(running)
         except openai.AuthenticationError as error:
             fix = f"Put a valid key into ${self._spec.api_key_env}"
             raise UserError(f"the server refuses the key: {_said(error)}", self._address, fix) from None
         except openai.APIError as error:
             raise UserError(f"{_said(error)}; what was sent is kept", self._address, "Run it again to go on") from None
+
+    def _count(self, replies: Iterable[Reply]) -> None:
+        for reply in replies:
+            failure = (reply.lasting or "failed") if reply.text is None else None
+            self._meter.end(self.name, reply, failure, self._address)
 
     def _find_again(self, wanted: set[str]) -> list[Path]:
         """The files of batches on their way that hold one of the ``wanted`` requests."""
@@ -230,6 +246,7 @@ class BatchChat:
         self._answered = self._answered or any(reply.text is not None for reply in replies.values())
         if not self._answered:  # then the set-up may be at fault, not the requests
             replies = {key: _without_blame(reply) for key, reply in replies.items()}
+        self._count(replies.values())
         kept = [Known(request=key, reply=one) for key, one in replies.items() if one.text is not None or one.lasting]
         if kept:
             write_atomically(path.with_suffix(".jsonl"), "".join(one.model_dump_json() + "\n" for one in kept))

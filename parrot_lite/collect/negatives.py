@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from parrot_lite.chat import all_at_once, inputs_of, open_chat
+from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
 from parrot_lite.collect.shown import Contexts, Place, Shown, Skipped, shown
 from parrot_lite.context import dependence
@@ -50,6 +51,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     has a negative; StageChanged where the folder belongs to another recipe or other data.
     """
     settings = recipe.negatives
+    check_prices(recipe, [settings.writer])
     files = dialogue_files(recipe, settings.data)
     prompts = {
         kind: locate(f"package:parrot_lite/data/prompts/{name}")
@@ -69,14 +71,17 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
             folder.journal("trees.jsonl", SessionTree, lambda tree: tree.id) as trees,
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
             folder.journal("skipped.jsonl", Rejected, lambda skipped: skipped.id) as skipped,
+            Meter(recipe, folder.path) as meter,
         ):
             chosen = _choose(recipe, sessions, rejected)
             left = [places for name, places in chosen.items() if name not in trees and name not in rejected]
             texts = {kind: path.read_text(encoding="utf-8").strip() for kind, path in prompts.items()}
             contexts = Contexts(sessions, texts, derive_seed(recipe.run.seed, "negatives"))
             if left:
-                failures = _hang(recipe, left, len(chosen), contexts, Files(trees, rejected, skipped), folder)
+                failures = _hang(recipe, left, len(chosen), contexts, Files(trees, rejected, skipped), meter)
                 failures.refuse("negatives", folder.path, len(chosen))
+            folder.facts["tokens"] = meter.tokens  # generated, in all attempts, as are the calls
+            folder.facts["calls"] = meter.facts()
         put_in_order(folder.path / "trees.jsonl", lambda record: record["dialogue"]["id"], list(chosen))
         _count(folder)
 
@@ -126,12 +131,12 @@ def _hang(
     total: int,
     contexts: Contexts,
     files: Files,
-    folder: RunFolder,
+    meter: Meter,
 ) -> Failures:
     """Write the negatives of what is left, chunk by chunk."""
     settings = recipe.negatives
     failures = Failures()
-    with closing(open_chat(settings.writer, recipe)) as chat:
+    with closing(open_chat(settings.writer, recipe, meter)) as chat:
         writer = Speaker(chat, "assistant", settings.decoding, derive_seed(recipe.run.seed, "negatives"))
         size = len(left) if all_at_once(settings.writer) else settings.chunk
         with progress("negatives", total, total - len(left)) as bar:
@@ -149,8 +154,6 @@ def _hang(
                         failures.failed(reason)
                 if failures.hopeless:
                     break
-    folder.facts["tokens"] = writer.cost["tokens"]  # generated, in this attempt
-    folder.facts["calls"] = {"writer": {"name": writer.name, **writer.cost}}
     return failures
 
 

@@ -16,7 +16,11 @@ Row = dict[str, Any]  # "response" and "error" of a result line
 
 def answered(text: str, finish: str = "stop", tokens: int = 5) -> Row:
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-    body = {"object": "chat.completion", "choices": [choice], "usage": {"completion_tokens": tokens}}
+    body = {
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 11, "completion_tokens": tokens},
+    }
     return {"response": {"status_code": 200, "request_id": "r", "body": body}, "error": None}
 
 

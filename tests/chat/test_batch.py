@@ -15,6 +15,7 @@ import pytest
 
 from parrot_lite.chat import batch, open_chat
 from parrot_lite.chat.batch import BatchChat
+from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation
 from parrot_lite.recipe import Decoding, Server, load
@@ -257,6 +258,21 @@ def test_another_seed_decoding_or_address_is_another_request(server: Batches, ch
         dialogues(0), "assistant", DECODING, 3
     )
     assert len(server.created) == 4
+
+
+def test_a_meter_counts_what_is_sent_and_what_it_used(server: Batches, tmp_path: Path) -> None:
+    recipe = load(ROOT / "recipes/demo.toml", ["budget.calls=3", "prices={m={input=1.0, output=2.0}}"])
+    meter = Meter(recipe)
+    chat = BatchChat(spec(server), tmp_path / ".batches", meter)
+    assert all(reply.text for reply in ask(chat, 0, 1))
+    ask(chat, 0, 1)  # known, so not a call
+    replies = ask(chat, 0, 1, 2, 3)
+    assert [reply.text is None for reply in replies] == [False, False, False, True]
+    assert (replies[3].reason or "").startswith("the budget is spent: 3 of 3 calls")
+    assert server.names() == ["d2#1"]
+    used = meter.facts()["m"]
+    assert (used["calls"], used["prompt_tokens"], used["tokens"]) == (3, 3 * 11, 3 * 5)
+    assert used["money"] == pytest.approx((3 * 11 + 3 * 5 * 2) / 1e6)
 
 
 def test_a_choice_of_replies_is_refused_before_a_call(server: Batches, chat: BatchChat) -> None:
