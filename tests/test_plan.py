@@ -184,7 +184,8 @@ class TestWhatIsMeasured:
         negatives.run(pilot.recipe)
         file = pilot.recipe.folder("negatives") / "manifest.json"
         manifest = json.loads(file.read_text())
-        assert manifest["calls"]["writer"]["calls"] == planned(pilot, "negatives").calls[0].number == 8
+        assert sum(one["calls"] for one in manifest["calls"].values()) == 8
+        assert planned(pilot, "negatives").calls[0].number == 8
         file.write_text(json.dumps({**manifest, "seconds": 36.0}))
         look = outlook(tmp_path, *keys, "negatives.sessions=20")
         assert look.past["negatives"].state == "changed"
