@@ -18,7 +18,7 @@ from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import ChatSpec
 from parrot_lite.store import read
-from parrot_lite.types import Dialogue, Kind
+from parrot_lite.types import Dialogue, How, Kind
 
 MESSAGE = 4  # tokens that a chat template adds to a message, about
 WORD = 4 / 3  # tokens of an English word, about
@@ -120,30 +120,51 @@ def queries(role: str, spec: ChatSpec, lengths: Lengths, sessions: float, most: 
 
 
 def negatives(
-    spec: ChatSpec, lengths: Lengths, sessions: float, kinds: Sequence[Kind], turns: int, most: int, told: float
+    role: str,
+    spec: ChatSpec,
+    lengths: Lengths,
+    sessions: float,
+    wanted: Sequence[tuple[Kind, How]],
+    chosen: bool,
+    turns: int,
+    most: int,
+    told: float,
 ) -> Calls:
-    """The negatives of the latest ``turns`` dependent turns of ``sessions`` sessions that have one.
+    """The negatives of the latest ``turns`` dependent turns of ``sessions`` sessions that have one, by one author.
 
-    Each is at most ``most`` tokens long; a guess of the referent is asked for in ``told`` tokens.
+    Each is at most ``most`` tokens long; an instruction has ``told`` tokens. With ``chosen`` a better answer is written
+    for every turn as well.
     """
-    answer = min(lengths.answer, most)
+    answer, guess = min(lengths.answer, most), min(lengths.query, most)
     number = prompt = generated = 0.0
     for turn in (turn for shape in lengths.shapes for turn in shape.dependent[-turns:]):
-        for kind in kinds:
+        if chosen and wanted:
+            number, prompt, generated = number + 1, prompt + lengths.prompt(turn), generated + answer
+        for kind, how in wanted:
             if kind == "random":
                 continue  # another session's answer
-            if kind == "hallucination":  # the guess of the referent
-                number += 1
-                prompt += told + lengths.query + MESSAGE
-                generated += min(lengths.query, most)
-            number += 1
-            # Without the last exchange, or behind one of another session; the controls see everything.
-            seen = {"neglect": 1, "hallucination": 1, "misunderstanding": max(2, turn - 1)}.get(kind, turn)
-            prompt += lengths.prompt(seen)
-            generated += answer
+            prompted = how == "prompted" or kind == "degraded"
+            if kind == "hallucination" and not prompted:  # the referent is guessed first
+                number, prompt, generated = number + 1, prompt + told + lengths.prompt(1), generated + guess
+            if kind in ("neglect", "hallucination"):
+                seen = 1
+            else:  # an irrelevant exchange alone; where it is asked for, and by controls, everything is seen
+                seen = 2 if kind == "misunderstanding" and not prompted else turn
+            number, generated = number + 1, generated + answer
+            prompt += lengths.prompt(seen) + (told if prompted else 0)
     each = sessions / max(1, sum(bool(shape.dependent) for shape in lengths.shapes))
-    rounds = 2 if "hallucination" in kinds else 1
-    return Calls("writer", spec, number * each, prompt * each, generated * each, rounds)
+    guesses = any(kind == "hallucination" and how != "prompted" for kind, how in wanted)
+    return Calls(role, spec, number * each, prompt * each, generated * each, 1 + chosen + guesses)
+
+
+def comparisons(
+    spec: ChatSpec, lengths: Lengths, sessions: float, ways: int, turns: int, verdict: float, told: float
+) -> Calls:
+    """A judge's two looks, one an order, at every negative beside its chosen answer; ``ways`` negatives a turn."""
+    used = [turn for shape in lengths.shapes for turn in shape.dependent[-turns:]]
+    each = 2 * ways * sessions / max(1, sum(bool(shape.dependent) for shape in lengths.shapes))
+    prompt = sum(told + lengths.prompt(turn) + 2 * lengths.answer for turn in used)
+    return Calls("judge", spec, each * len(used), each * prompt, each * len(used) * verdict)
 
 
 def _sum(tokens: Callable[[int], float], turns: Iterable[int]) -> float:

@@ -25,6 +25,7 @@ from parrot_lite.estimate import MESSAGE, WORD, Assumed, Calls, Lengths
 from parrot_lite.recipe import SECTION, Capo, ChatSpec, Recipe, Server, Sft, Stage, dump
 from parrot_lite.store import count, locate
 from parrot_lite.train.steps import steps_of
+from parrot_lite.types import How, Kind
 
 State = Literal["to do", "begun", "finished", "changed"]
 PROMPTS = "package:parrot_lite/data/prompts/"
@@ -406,13 +407,26 @@ def _negatives(outlook: Outlook) -> Planned:
     n = outlook.recipe.negatives
     facts = outlook.facts("negatives")
     number = facts["counts"]["trees"] if facts else _trees(outlook)
-    reads, size = ", ".join(n.data), f"at most {n.turns_per_session} turns a session x {', '.join(n.kinds)}"
+    reads, size = ", ".join(n.data), f"at most {n.turns_per_session} turns a session x {_ways(n.wanted)}"
     if number is None:
         return Planned(reads, None, size)
-    told, most = _words("guess-referent.txt"), n.decoding.max_tokens
-    lengths = outlook.lengths(n.data)
-    calls = estimate.negatives(n.writer, lengths, number, n.kinds, n.turns_per_session, most, told)
-    return Planned(reads, number, size, (calls,))
+    told, most, lengths = _words("guess-referent.txt"), n.decoding.max_tokens, outlook.lengths(n.data)
+    mine = {"writer": [one for one in n.wanted if one[1] != "on-policy"]}
+    mine["policy"] = [one for one in n.wanted if one[1] == "on-policy"]
+    calls = []
+    for role, spec in (("writer", n.writer), ("policy", n.policy)):
+        if spec is not None and mine[role]:
+            shared = (lengths, number, mine[role], n.chosen == "writer", n.turns_per_session, most, told)
+            calls.append(estimate.negatives(role, spec, *shared))
+    if n.check_worse == "judge" and n.judge:
+        told, verdict = _words("which-fits.txt"), outlook.assumed.verdict_tokens
+        shown = (lengths, number, len(n.wanted), n.turns_per_session, verdict, told)
+        calls.append(estimate.comparisons(n.judge, *shown))
+    return Planned(reads, number, size, tuple(calls))
+
+
+def _ways(wanted: Sequence[tuple[Kind, How]]) -> str:
+    return ", ".join(kind if how == "structural" else f"{kind} ({how})" for kind, how in wanted)
 
 
 def _trees(outlook: Outlook) -> int | None:
@@ -429,7 +443,7 @@ def _capo(outlook: Outlook) -> Planned:
     c, n = outlook.recipe.capo, outlook.recipe.negatives
     reads = f"negatives; adapter of train-sft; {_base(outlook.recipe)}"
     facts, number, lengths = outlook.facts("negatives"), _trees(outlook), outlook.lengths(n.data)
-    kinds = len(set(c.kinds) & set(n.kinds))
+    kinds = sum(kind in c.kinds for kind, _ in n.wanted)
     turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
     if facts:
         number = facts["counts"]["trees"]

@@ -17,7 +17,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from parrot_lite.errors import UserError
-from parrot_lite.types import KINDS, Kind
+from parrot_lite.types import KINDS, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
@@ -234,15 +234,87 @@ class Collect(Section):
 
 
 class Negatives(Section):
-    """Context-dependent turns and the paper's three negatives for each (section 3.3), in structural form."""
+    """Context-dependent turns, the paper's three negatives for each (section 3.3), and controls."""
 
     data: tuple[str, ...] = Field(default=("collect",), min_length=1)
     sessions: Positive | None = None
     turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
-    writer: ChatSpec
+    how: tuple[How, ...] = Field(
+        default=("structural",),
+        min_length=1,
+        description="structural = the writer is shown a spoiled context; prompted = it is told what to do, as the "
+        "paper's was; on-policy = the policy writes, under the spoiled contexts. Several give a negative each",
+    )
+    writer: ChatSpec = Field(description="who writes what is structural or prompted; large ones follow prompts better")
+    # The default speakers stand here only where they speak: else the stage would depend on the base model.
+    policy: ChatSpec | None = Field(
+        default_factory=lambda data: (
+            Local(kind="local", adapter="train-sft") if "on-policy" in data.get("how", ()) else None
+        ),
+        description="who writes what is on-policy; default = the base with the adapter of train-sft",
+    )
+    chosen: Literal["session", "writer"] = Field(
+        default="session",
+        description="the better answer: the session's own, or one by the negative's writer under the true history, so "
+        "that the two differ in context and not in author",
+    )
+    prompts: str = Field(default="package:parrot_lite/data/prompts", description="the folder of the prompt files")
+    borrow: bool = Field(
+        default=True,
+        description="a misunderstanding at turn 2, which has no irrelevant exchange before it, is written from another "
+        "session's; false = it is left out",
+    )
     decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=512)
+    max_rouge: Share = Field(
+        default=0.7, description="ROUGE-L against the chosen answer from which a negative is left out as the same"
+    )
+    min_length_ratio: float = Field(default=0.2, ge=0, description="fewest words of a negative, over the chosen's")
+    max_length_ratio: float = Field(default=5.0, gt=0, description="most words of a negative, over the chosen's")
+    check_worse: Literal["none", "judge", "likelihood"] = Field(
+        default="none",
+        description="whether a negative really is worse, given the true history. judge = both orders must say so; "
+        "likelihood = a lower log-prob a token under the scorer",
+    )
+    judge: ChatSpec | None = Field(default=None, description="of check_worse = judge; not the writer or the policy")
+    scorer: Local | None = Field(
+        default_factory=lambda data: Local(kind="local") if data.get("check_worse") == "likelihood" else None,
+        description="of check_worse = likelihood; default = the bare base",
+    )
+    drop_not_worse: bool = Field(
+        default=False,
+        description="leave out what is found not worse instead of counting it; controls stay. By likelihood this also "
+        "selects on authorship: a model finds its own words likely, whoever is right",
+    )
     chunk: Positive = Field(default=64, description="sessions in flight together")
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.check_worse == "judge" and self.judge is None:
+            raise ValueError("check_worse = judge needs a judge")
+        if self.check_worse == "likelihood" and self.scorer is None:
+            raise ValueError("check_worse = likelihood needs a scorer")
+        if "on-policy" in self.how and self.policy is None:
+            raise ValueError("how = on-policy needs a policy")
+        if self.min_length_ratio > self.max_length_ratio:
+            raise ValueError("min_length_ratio may not be above max_length_ratio")
+        return self
+
+    @property
+    def wanted(self) -> tuple[tuple[Kind, How], ...]:
+        """The negatives of one turn: each kind with the ways in which it is written.
+
+        A control has one way, and on-policy a second one; the random one has no writer.
+        """
+        found: dict[tuple[Kind, How], None] = {}
+        for kind in self.kinds:
+            for way in self.how:
+                if kind == "random":
+                    way = "structural"
+                elif kind not in KINDS and way != "on-policy":
+                    way = "prompted" if kind == "degraded" else "structural"
+                found[kind, way] = None
+        return tuple(found)
 
 
 class Capo(Training):
@@ -389,7 +461,7 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
     Local: frozenset({"batch"}),
     Collect: frozenset({"in_flight"}),
-    Negatives: frozenset({"chunk"}),
+    Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
     Eval: frozenset({"resamples"}),
 }

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Role = Literal["user", "assistant"]
 Lasting = Literal["context full", "empty reply", "content filter", "refused request"]
 Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
+How = Literal["structural", "prompted", "on-policy"]  # the ways in which a negative is written
 KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls
 
 
@@ -128,16 +129,21 @@ class Negative(Record):
 
     kind: Kind
     text: Text
-    how: Literal["prompted", "structural", "on-policy"]
+    how: How
     writer: str
     done: str  # in words, e.g. "history withheld"
     saw: tuple[Turn, ...]  # exactly the messages that the writer was shown, the query last
+    prompt: str | None = None  # SHA-256 of the prompt file that took part; None where none did
+    words: int | None = Field(default=None, ge=1)  # of the text, parted by white space
+    chosen_words: int | None = Field(default=None, ge=1)  # of the answer that it is contrasted with
+    worse: bool | None = None  # than that answer, given the true history; None = not checked, or no verdict
 
 
 class Branch(Record):
     """A negative hung on exchange ``turn`` (from 1) of its session; ``rule`` is what marked the turn as dependent.
 
-    Controls may name a chosen answer of their own, and a context of their own that the pair is trained under.
+    It may bring a chosen answer of its own, e.g. by the writer of the negative, and, as a control, a context of its own
+    that the pair is trained under.
     """
 
     turn: int = Field(ge=1)

@@ -50,6 +50,8 @@ asker_decoding = {{ max_tokens = 16 }}
 data = ["collect", "logs"]
 sessions = 4
 turns_per_session = 1
+max_rouge = 1
+min_length_ratio = 0
 writer = {{ kind = "scripted", path = {answers} }}
 [sft]
 data = ["collect", "logs"]

@@ -74,21 +74,41 @@ class TestConversations:
 class TestNegatives:
     LENGTHS = Lengths(10, 100, (Shape(4, (2, 4)), Shape(2, ())))  # an exchange is 118, a query 14
 
-    def count(self, kinds, turns):
-        return figures(estimate.negatives(SERVER, self.LENGTHS, 5, kinds, turns, 80, told=50))
+    def count(self, kinds, turns, how="structural", chosen=False):
+        wanted = [(kind, how) for kind in kinds]
+        return figures(estimate.negatives("writer", SERVER, self.LENGTHS, 5, wanted, chosen, turns, 80, told=50))
 
     def test_each_kind_by_hand(self):
         # 5 sessions, each with the latest dependent turn, 4, or with 2 and 4.
         assert self.count(["neglect"], 1) == (5, 5 * 14, 5 * 80)
         assert self.count(["hallucination"], 1) == (10, 5 * (50 + 14 + 14), 5 * (10 + 80))
-        assert self.count(["misunderstanding"], 1) == (5, 5 * (2 * 118 + 14), 5 * 80)  # exchanges 1 and 2 of 3
-        assert self.count(["misunderstanding"], 9) == (10, 5 * (118 + 14 + 2 * 118 + 14), 10 * 80)  # 2: a foreign one
+        assert self.count(["misunderstanding"], 9) == (10, 10 * (118 + 14), 10 * 80)  # one exchange alone
         assert self.count(["same-writer"], 9) == (10, 5 * (118 + 14 + 3 * 118 + 14), 10 * 80)
+        assert self.count(["degraded"], 1) == (5, 5 * (3 * 118 + 14 + 50), 5 * 80)
         assert self.count(["random"], 9) == (0, 0, 0)
+
+    def test_what_is_prompted_is_told_what_to_do(self):
+        assert self.count(["neglect"], 1, "prompted") == (5, 5 * (14 + 50), 5 * 80)
+        assert self.count(["hallucination"], 1, "prompted") == (5, 5 * (14 + 50), 5 * 80)
+        assert self.count(["misunderstanding"], 1, "prompted") == (5, 5 * (3 * 118 + 14 + 50), 5 * 80)
+
+    def test_a_chosen_answer_is_written_once_for_all_kinds_of_a_turn(self):
+        alone, both = self.count(KINDS, 2), self.count(KINDS, 2, chosen=True)
+        assert tuple(b - a for a, b in zip(alone, both, strict=True)) == (10, 5 * (118 + 14 + 3 * 118 + 14), 10 * 80)
 
     def test_kinds_add_up(self):
         whole = self.count(KINDS, 2)
         assert whole == tuple(map(sum, zip(*(self.count([kind], 2) for kind in KINDS), strict=True)))
+
+    def test_a_judge_sees_every_pair_in_both_orders(self):
+        looks = estimate.comparisons(SERVER, self.LENGTHS, 5, 3, turns=1, verdict=20, told=50)
+        assert figures(looks) == (30, 30 * (50 + 3 * 118 + 14 + 2 * 100), 30 * 20)
+
+    def test_writer_policy_and_judge_have_rows_of_their_own(self, tmp_path):
+        look = outlook(tmp_path, 'negatives.how=["structural", "on-policy"]', 'negatives.kinds=["neglect", "random"]')
+        assert [calls.role for calls in planned(look, "negatives").calls] == ["writer", "policy"]
+        keys = 'negatives.how=["prompted"]', "negatives.check_worse=judge", f"negatives.judge={M}"
+        assert [calls.role for calls in planned(outlook(tmp_path, *keys), "negatives").calls] == ["writer", "judge"]
 
     def test_only_sessions_with_a_dependent_turn_are_used(self, tmp_path):
         data = tmp_path / "data.jsonl"

@@ -51,6 +51,7 @@ RECORDS = [
     Rejected(id="peru", source="test", reason="too short"),
     Rejected(id="peru", source="test", reason="too short", detail="1 exchange"),
     negative(),
+    negative().model_copy(update={"prompt": "a" * 64, "words": 2, "chosen_words": 3, "worse": False}),
     branch(),
     branch(chosen="Quite.", context=talk(*TALK[:3]).turns),
     SessionTree(dialogue=talk(*TALK), branches=(branch(1), branch(2), branch(2, "Who knows?"))),

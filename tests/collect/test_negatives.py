@@ -12,6 +12,7 @@ import pytest
 
 from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import negatives
+from parrot_lite.collect.shown import irrelevant
 from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import load
@@ -69,9 +70,9 @@ def saw(branch):
     return [turn.content for turn in branch.negative.saw]
 
 
-def prompt(name, query):
+def prompt(name, query, words=None):
     text = locate(f"package:parrot_lite/data/prompts/{name}").read_text(encoding="utf-8")
-    return text.strip().replace("{query}", query)
+    return text.strip().replace("{query}", query).replace("{words}", str(words))
 
 
 def test_each_kind_at_a_late_turn_by_hand(tmp_path, monkeypatch):
@@ -95,26 +96,57 @@ def test_each_kind_at_a_late_turn_by_hand(tmp_path, monkeypatch):
     assert saw(by_kind["hallucination"]) == ["Why is Lake Baikal so cold?"]
     assert saw(by_kind["misunderstanding"]) == ["Do bees sleep at night?", "They do.", DEPENDENT]
     assert saw(by_kind["same-writer"]) == [*history, DEPENDENT]
-    assert saw(by_kind["degraded"]) == [*history, prompt("degraded-answer.txt", DEPENDENT)]
+    assert saw(by_kind["degraded"]) == [*history, prompt("degraded-answer.txt", DEPENDENT, words=1)]
     assert saw(by_kind["random"]) in (["Where is Peru?"], ["Where is Peru?", "In South America.", INDEPENDENT])
     assert by_kind["random"].negative.text in PERU.answers
     assert {kind: branch.negative.done for kind, branch in by_kind.items() if kind != "random"} == {
         "neglect": "history withheld",
         "hallucination": "history withheld; referent guessed",
-        "misunderstanding": "earlier exchanges shown, the last one withheld",
+        "misunderstanding": "an irrelevant exchange of the session shown: bees turn 1",
         "same-writer": "full history shown",
         "degraded": "full history shown, a poor answer asked for",
     }
     assert {kind for kind, branch in by_kind.items() if branch.negative.how == "prompted"} == {"degraded"}
-    assert by_kind["neglect"].negative.text == "Answer to bees/3/neglect"
+    assert by_kind["neglect"].negative.text == "Answer to bees/3/neglect/structural"
     assert by_kind["neglect"].negative.writer == "function"
     # What a record says that the writer saw is what the writer saw.
     contexts = {dialogue.id: dialogue.turns for dialogue in writer.shown}
     assert len(contexts) == len(writer.shown) == 6  # five kinds, and the guess
     for kind in set(by_kind) - {"random"}:
-        assert contexts[f"bees/3/{kind}"] == by_kind[kind].negative.saw
+        assert contexts[f"bees/3/{kind}/{by_kind[kind].negative.how}"] == by_kind[kind].negative.saw
     [rejected] = result(recipe, "rejected.jsonl", Rejected)
     assert (rejected.id, rejected.reason) == ("peru", "no dependent turn")
+
+
+def test_misunderstanding_shows_the_earlier_exchange_that_is_least_like_the_query_and_its_answer(tmp_path, monkeypatch):
+    session = talk(
+        "trip",
+        *("Which rivers cross Lisbon?", "The Tagus river."),
+        *("Who wrote the Lusiads?", "Camoens, a poet."),
+        *("How wide is the Tagus?", "Two kilometres."),
+        *("And where does it rise?", "The Tagus river rises in Spain."),
+    )
+    assert [irrelevant(session, turn) for turn in (2, 3, 4)] == [None, 1, 2]  # the one before is never it
+    recipe = settings(
+        tmp_path,
+        [data(tmp_path, "a", session)],
+        'negatives.kinds=["misunderstanding"]',
+        "negatives.turns_per_session=1",
+    )
+    write(monkeypatch, recipe, lambda d: said("He was born in Lisbon, I think."))
+    [tree] = result(recipe, "trees.jsonl", SessionTree)
+    [branch] = tree.branches
+    assert saw(branch) == ["Who wrote the Lusiads?", "Camoens, a poet.", "And where does it rise?"]
+    assert branch.negative.done == "an irrelevant exchange of the session shown: trip turn 2"
+
+
+def test_a_misunderstanding_that_may_not_borrow_is_left_out(tmp_path, monkeypatch):
+    kinds = 'negatives.kinds=["misunderstanding", "neglect"]'
+    recipe = settings(tmp_path, [data(tmp_path, "a", RIVER, PERU)], kinds, "negatives.borrow=false")
+    write(monkeypatch, recipe, lambda d: said("x"))
+    [skipped] = result(recipe, "skipped.jsonl", Rejected)
+    assert skipped.id == "river/2/misunderstanding/structural"
+    assert skipped.reason == "no irrelevant exchange in the session"
 
 
 def test_misunderstanding_at_turn_two_borrows_from_another_session(tmp_path, monkeypatch):
@@ -130,20 +162,29 @@ def test_misunderstanding_at_turn_two_borrows_from_another_session(tmp_path, mon
 
 def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
     recipe = settings(tmp_path, [data(tmp_path, "a", BEES, PERU, RIVER)])
-    write(monkeypatch, recipe, lambda d: said("Springs are." if d.id == "river/2/neglect" else f"To {d.id}"))
+    write(monkeypatch, recipe, lambda d: said("Springs are." if d.id == "river/2/neglect/structural" else f"To {d.id}"))
     done = json.loads((recipe.folder("negatives") / "manifest.json").read_text())
     assert done["counts"] == {
         "trees": 2,
         "turns": 3,
         "rule: pronoun": 3,
-        "negatives: neglect": 2,
-        "negatives: hallucination": 3,
-        "negatives: misunderstanding": 3,
-        "misunderstanding: earlier exchanges shown, the last one withheld": 1,
-        "misunderstanding: an exchange of another session shown": 2,
-        "skipped: neglect, equals the chosen answer": 1,
+        "neglect, structural: wanted": 3,
+        "neglect, structural: checked": 3,
+        "neglect, structural: kept": 2,
+        "neglect, structural: skipped, equals the chosen answer": 1,
+        "hallucination, structural: wanted": 3,
+        "hallucination, structural: checked": 3,
+        "hallucination, structural: kept": 3,
+        "misunderstanding, structural: wanted": 3,
+        "misunderstanding, structural: checked": 3,
+        "misunderstanding, structural: kept": 3,
+        "misunderstanding, structural: an irrelevant exchange of the session shown": 1,
+        "misunderstanding, structural: an exchange of another session shown": 2,
         "rejected: no dependent turn": 1,
     }
+    # Chosen at the three turns: "The hive is outside.", "Winter.", "Springs are."; at the last no neglect is left.
+    assert done["mean_words"]["neglect, structural"] == {"negative": 2, "chosen": 2.5}
+    assert done["mean_words"]["misunderstanding, structural"] == {"negative": 2, "chosen": 2.3}
     assert done["calls"]["function"]["calls"] == 12  # 3 turns x (3 kinds + a guess)
 
 
@@ -160,9 +201,9 @@ def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
 )
 def test_what_is_no_negative_is_skipped_and_counted(tmp_path, monkeypatch, reply, reason):
     recipe = settings(tmp_path, [data(tmp_path, "a", RIVER)], 'negatives.kinds=["neglect", "same-writer"]')
-    write(monkeypatch, recipe, lambda d: reply if d.id.endswith("neglect") else said("Another."))
+    write(monkeypatch, recipe, lambda d: reply if "neglect" in d.id else said("Another."))
     [skipped] = result(recipe, "skipped.jsonl", Rejected)
-    assert (skipped.id, skipped.reason) == ("river/2/neglect", reason)
+    assert (skipped.id, skipped.reason) == ("river/2/neglect/structural", reason)
     [tree] = result(recipe, "trees.jsonl", SessionTree)
     assert [branch.negative.kind for branch in tree.branches] == ["same-writer"]
 
@@ -172,7 +213,7 @@ def test_a_guess_that_guesses_nothing_is_skipped(tmp_path, monkeypatch):
     recipe = settings(tmp_path, [data(tmp_path, "a", RIVER)], kinds)
     write(monkeypatch, recipe, lambda d: said(DEPENDENT.upper() if d.id.endswith("guess") else "Another."))
     [skipped] = result(recipe, "skipped.jsonl", Rejected)
-    assert (skipped.id, skipped.reason) == ("river/2/hallucination", "nothing guessed")
+    assert (skipped.id, skipped.reason) == ("river/2/hallucination/structural", "nothing guessed")
 
 
 def test_a_cut_guess_is_skipped(tmp_path, monkeypatch):
@@ -181,7 +222,7 @@ def test_a_cut_guess_is_skipped(tmp_path, monkeypatch):
     cut = Reply(text="Why is the lake so", stop="length")
     write(monkeypatch, recipe, lambda d: cut if d.id.endswith("guess") else said("Another."))
     [skipped] = result(recipe, "skipped.jsonl", Rejected)
-    assert (skipped.id, skipped.reason) == ("river/2/hallucination", "cut at max_tokens")
+    assert (skipped.id, skipped.reason) == ("river/2/hallucination/structural", "cut at max_tokens")
 
 
 def test_no_negative_at_all_is_an_error(tmp_path, monkeypatch):
@@ -197,9 +238,11 @@ def test_failed_calls_leave_the_session_unfinished_and_are_retried(tmp_path, mon
     path = recipe.folder("negatives")
 
     def failing(dialogue):
-        if dialogue.id == "river/2/neglect":
+        if dialogue.id == "river/2/neglect/structural":
             return said("Springs are.")
-        return Reply.failure("timeout") if dialogue.id == "river/2/same-writer" else said(f"To {dialogue.id}")
+        return (
+            Reply.failure("timeout") if dialogue.id == "river/2/same-writer/structural" else said(f"To {dialogue.id}")
+        )
 
     with pytest.raises(UserError, match="1 of 2 sessions have failed calls"):
         write(monkeypatch, recipe, failing)
@@ -207,7 +250,7 @@ def test_failed_calls_leave_the_session_unfinished_and_are_retried(tmp_path, mon
     assert not (path / "manifest.json").exists()
     writer = write(monkeypatch, recipe, lambda d: said(f"To {d.id}"))
     # The skipped negative stays skipped: it is not asked for again, so it is not counted twice.
-    assert [dialogue.id for dialogue in writer.shown] == ["river/2/same-writer"]
+    assert [dialogue.id for dialogue in writer.shown] == ["river/2/same-writer/structural"]
     assert [tree.id for tree in result(recipe, "trees.jsonl", SessionTree)] == ["river", "bees"]
     assert len(result(recipe, "skipped.jsonl", Rejected)) == 1
 
