@@ -64,8 +64,8 @@ eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of
 report: eval ## print the tables again and write table.md
 	@$(PARROT) report $(RECIPE) $(SET)
 
-plan: $(STAMP) ## what every stage would read, how much, in how many steps (--dry-run)
-	@$(PARROT) eval $(RECIPE) $(SET) --dry-run
+plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens, cost, steps, hours
+	@$(PARROT) plan $(RECIPE) $(SET)
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest

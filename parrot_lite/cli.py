@@ -27,7 +27,6 @@ app = typer.Typer(
 RecipeArgument = Annotated[str, typer.Argument(metavar="[RECIPE]", help="a TOML file")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. capo.beta=0.2")]
 Rerun = Annotated[bool, typer.Option("--rerun", help="discard this stage's result and start it again")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="show what this stage and those before it would do")]
 
 DEMO = "recipes/demo.toml"
 
@@ -91,15 +90,8 @@ def _verb(stage: Stage, purpose: str, run: Callable[[Recipe, bool], None]) -> No
         recipe: RecipeArgument = DEMO,
         overrides: Overrides = None,
         rerun: Rerun = False,
-        dry_run: DryRun = False,
     ) -> None:
-        loaded = _load(recipe, overrides)
-        if dry_run:
-            from parrot_lite.plan import show
-
-            show(loaded, stage)
-        else:
-            run(loaded, rerun)
+        run(_load(recipe, overrides), rerun)
 
 
 for _stage, (_purpose, _run) in STAGES.items():
@@ -181,6 +173,21 @@ def context_check(
     recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
     files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
     room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
+
+
+def plan(
+    recipe: RecipeArgument = DEMO,
+    overrides: Overrides = None,
+    query_tokens: Annotated[float, typer.Option(min=1, help="of a query where none was measured")] = 40,
+    answer_tokens: Annotated[float, typer.Option(min=1, help="of an answer where none was measured")] = 270,
+    verdict_tokens: Annotated[float, typer.Option(min=1, help="of a judge's text")] = 150,
+    call_seconds: Annotated[float, typer.Option(min=0, help="of a server's call where no rate was measured")] = 5,
+) -> None:
+    """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours."""
+    from parrot_lite import plan as room
+    from parrot_lite.estimate import Assumed
+
+    room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds))
 
 
 @app.callback(invoke_without_command=True)

@@ -83,12 +83,24 @@ class Server(Section):
     """Any OpenAI-compatible endpoint: OpenAI, vLLM, llama-server, ..."""
 
     kind: Literal["server"]
-    base_url: str
+    base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="or a list: calls go round, and past an address that fails several times in a row"
+    )
     model: str
     api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
-    concurrency: Positive = Field(default=16, description="calls in flight")
+    concurrency: Positive = Field(default=16, description="calls in flight, over all addresses")
     timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
     retries: int = Field(default=3, ge=0, description="of a call that failed on the way; then the reply is 'failed'")
+    batch: bool = Field(
+        default=False,
+        description="send all calls together as batches (OpenAI's Batch API), answered within a day and cheaper; "
+        "for negatives.writer and eval.judge.chat, whose calls do not wait for each other's replies",
+    )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """``base_url`` as a list."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
 
 class Gguf(Section):
@@ -249,9 +261,18 @@ class Collect(Section):
     keep_turns: Positive = Field(default=2, description="a session that ends with fewer exchanges is rejected")
     asker: ChatSpec
     answerer: ChatSpec
+    prompted: bool = Field(
+        default=False,
+        description="the asker is an instruct model and told to play the user (the baseline); a server always is",
+    )
     asker_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=128)
     answerer_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=1024)
-    chunk: Positive = Field(default=64, description="sessions in flight together")
+    in_flight: Positive | None = Field(
+        default=None, description="sessions begun and not ended; none = enough to keep both speakers busy"
+    )
+    redraws: int = Field(
+        default=1, ge=0, description="other draws of a query that drifts, repeats, thanks, answers itself or is short"
+    )
     max_rouge: Share = Field(default=0.7, description="ROUGE-L against an earlier query from which a query repeats")
     min_words: Positive = Field(default=3, description="a query with fewer words and no content word is too short")
     sensitive: tuple[str, ...] = Field(
@@ -512,6 +533,16 @@ class Recipe(Section):
     prices: dict[str, Price] = Field(default_factory=dict, description="by model name; local models cost nothing")
     budget: Budget = Budget()
 
+    @model_validator(mode="after")
+    def _no_batch_in_a_loop(self) -> Self:
+        looping = {"collect.asker": self.collect.asker, "collect.answerer": self.collect.answerer}
+        looping |= {f"eval.models.{name}": spec for name, spec in self.eval.models.items()}
+        for key, spec in looping.items():
+            if isinstance(spec, Server) and spec.batch:
+                what = "each call waits for the reply before it, and a batch takes up to a day"
+                raise UserError(what, f"{key}.batch", "Set it to false")
+        return self
+
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
         return Path(self.run.folder) / self.name / stage
@@ -531,10 +562,10 @@ class Recipe(Section):
 
 
 OPERATIONAL: dict[type[Section], frozenset[str]] = {
-    Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries"}),
+    Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries", "batch"}),
     Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
     Local: frozenset({"batch"}),
-    Collect: frozenset({"chunk"}),
+    Collect: frozenset({"in_flight"}),
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
     Eval: frozenset({"resamples"}),

@@ -13,9 +13,8 @@ from parrot_lite.recipe import SECTION
 
 ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
-RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").glob("*.toml"))
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
-LOOKING = ["report", "show", "overlap", "export-data", "context-check"]
+LOOKING = ["report", "show", "overlap", "export-data", "context-check", "plan"]
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp")
 
 # Runs the program, then says on the last line of standard output which heavy packages it pulled in.
@@ -81,7 +80,7 @@ class TestVerbs:
         done = parrot(verb, "--help")
         assert done.returncode == 0
         assert "e.g. capo.beta=0.2" in done.stdout
-        assert ("--dry-run" in done.stdout) == ("--rerun" in done.stdout) == (verb != "show")
+        assert ("--rerun" in done.stdout) == (verb != "show")
 
     def test_without_a_verb_help_is_shown(self):
         assert "train-capo" in parrot().stdout
@@ -97,7 +96,7 @@ class TestMakefile:
         for verb in [*STAGES, "report"]:
             rerun = "" if verb == "report" else " $(if $(filter $@,$(RERUN)),--rerun)"
             assert targets[verb][1] == [f"@$(PARROT) {verb} $(RECIPE) $(SET){rerun}"]
-        assert targets["plan"][1] == ["@$(PARROT) eval $(RECIPE) $(SET) --dry-run"]
+        assert targets["plan"][1] == ["@$(PARROT) plan $(RECIPE) $(SET)"]
 
     def test_prerequisites_are_the_pipeline(self):
         assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report"]} == {
@@ -207,63 +206,6 @@ class TestErrors:
             cli.main()
         assert stopped.value.code == 130
         assert "the same command continues" in capsys.readouterr().err
-
-
-# By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
-REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
-DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "6"}
-
-
-class TestDryRun:
-    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-    def test_each_shipped_recipe_shows_stages_and_steps(self, path, tmp_path):
-        output, imported = imported_by("eval", str(path), "--dry-run", f"run.folder={tmp_path / 'runs'}")
-        assert imported == []
-        assert not (tmp_path / "runs").exists()
-        rows = {line.split()[0]: line for line in output if re.match(r"[a-z-]+  +to do ", line)}
-        assert list(rows) == STAGES
-        steps = {name: found[1] for name, row in rows.items() if (found := re.search(r"([\d,]+) optimizer steps", row))}
-        assert steps == (DEMO_STEPS if path.stem == "demo" else REAL_STEPS)
-
-    def test_it_stops_at_its_stage_and_reads_overrides(self, tmp_path):
-        folder = f"run.folder={tmp_path}"
-        done = parrot("train-ask", "--dry-run", folder, "ask.sessions=10", "ask.batch=1", "ask.accumulation=3")
-        assert done.returncode == 0, done.stderr
-        assert "train-ask" in done.stdout
-        assert "collect" not in done.stdout
-        assert " 4 optimizer steps" in done.stdout  # 10 sessions, 3 a step, the last one incomplete
-
-    def test_an_unknown_number_of_sessions_gives_an_unknown_number_of_steps(self, tmp_path):
-        recipe = tmp_path / "all.toml"
-        text, cut = re.subn(
-            r"^sessions = 70000.*\n", "", (ROOT / "recipes/llama-2-7b-24gb.toml").read_text(), flags=re.M
-        )
-        assert cut == 1
-        recipe.write_text(text)
-        done = parrot("train-ask", str(recipe), "--dry-run", f"run.folder={tmp_path}")
-        assert "all train + 200 held-out sessions" in done.stdout
-        assert "an unknown number of optimizer steps" in done.stdout
-
-
-def test_an_override_in_the_recipes_place_is_one_of_the_demo(tmp_path):
-    output, _ = imported_by("eval", "capo.accumulation=1", f"run.folder={tmp_path}", "--dry-run")
-    assert output[0].startswith("demo: ")
-    (row,) = [line for line in output if line.startswith("train-capo")]
-    assert "12 optimizer steps" in row  # instead of 6
-
-
-def test_what_train_capo_would_do_in_either_layout(tmp_path):
-    folder = f"run.folder={tmp_path}"
-    expected = {
-        ("capo.layout=tree",): "12 sessions with 72 pairs x 1536 tokens x 1 epochs, 6 optimizer steps",
-        ("capo.layout=tree", "capo.pairs=10"): "10 sessions with 10 pairs x 1536 tokens x 1 epochs, 5 optimizer steps",
-        ("capo.layout=pairs",): "72 pairs x 2 x 768 tokens x 1 epochs, 36 optimizer steps",
-        ("capo.layout=pairs", "capo.pairs=10"): "10 pairs x 2 x 768 tokens x 1 epochs, 5 optimizer steps",
-    }
-    for overrides, size in expected.items():
-        output, _ = imported_by("train-capo", folder, *overrides, "--dry-run")
-        (row,) = [line for line in output if line.startswith("train-capo")]
-        assert row.rstrip().endswith(size)
 
 
 def test_the_recipe_and_its_overrides_reach_the_stage(monkeypatch):

@@ -26,6 +26,7 @@ LAYERS = [
     {"store"},
     {"lm"},
     {"context"},
+    {"estimate"},
     {"chat"},
     {"collect", "train", "evaluate"},  # the stages: none imports another
     {"show", "plan", "check"},

@@ -98,7 +98,7 @@ class TestShippedRecipes:
 
 REFUSALS = {
     "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'beta'?"),
-    "unknown section": ("colect.chunk=2", "unknown key 'colect'", "Did you mean 'collect'?"),
+    "unknown section": ("colect.in_flight=2", "unknown key 'colect'", "Did you mean 'collect'?"),
     "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
     "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'alpha'"),
     "unknown key inside an optional section": ("eval.judge.promt='x'", "unknown key 'eval.judge.promt'", "'prompt'"),
@@ -281,6 +281,13 @@ class TestOverrides:
         recipe = load(DEMO, [f"collect.asker.{text}" for text in ("kind=server", "base_url=http://x/v1", "model=m")])
         assert recipe.collect.asker == Server(kind="server", base_url="http://x/v1", model="m")
 
+    def test_one_address_or_several(self):
+        speaker = "collect.asker={{ kind = 'server', model = 'm', base_url = {} }}"
+        one, two = load(DEMO, [speaker.format("'http://x'")]), load(DEMO, [speaker.format("['http://x', 'http://y']")])
+        assert (one.collect.asker.addresses, two.collect.asker.addresses) == (("http://x",), ("http://x", "http://y"))
+        assert one.resolved("collect") == two.resolved("collect")
+        assert "base_url" in refusal(DEMO, speaker.format("[]"))
+
     def test_none_unsets_an_optional_key(self):
         recipe = load(DEMO, ["logs.sessions=none", "eval.probe=none", "capo.max_steps=3", "capo.max_steps=none"])
         assert (recipe.logs.sessions, recipe.eval.probe, recipe.capo.max_steps) == (None, None, None)
@@ -295,7 +302,7 @@ class TestResolved:
     @pytest.mark.parametrize(
         "override",
         [
-            "collect.chunk=3",
+            "collect.in_flight=3",
             "collect.asker.batch=2",
             "collect.answerer.threads=1",
             "negatives.writer.cache_mb=7",

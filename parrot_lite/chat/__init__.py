@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from parrot_lite.chat.meter import Meter, Metered
 from parrot_lite.recipe import ChatSpec, Decoding, Gguf, Local, Recipe, Scripted, Server, Stage
 from parrot_lite.store import existing, locate, model_inputs, require
 from parrot_lite.types import Dialogue, Reply, Role
@@ -22,6 +23,7 @@ class Chat(Protocol):
 
         What is drawn for a dialogue depends on ``seed``, its id and its length, not on its neighbours. A call that
         fails is a ``Reply(stop="failed")`` with its reason; it raises only UserError, for what no retry can mend.
+        ``lanes`` says how many calls may go on at once.
         """
         ...
 
@@ -35,6 +37,18 @@ def check_due(dialogues: Sequence[Dialogue], speaker: Role) -> None:
     for dialogue in dialogues:
         if dialogue.due != speaker:
             raise ValueError(f"dialogue {dialogue.id}: the {dialogue.due} is due, not the {speaker}")
+
+
+def lanes(spec: ChatSpec) -> tuple[int, int]:
+    """How many calls a speaker takes at once, each from a thread of its own, and how many dialogues a call may hold."""
+    match spec:
+        case Server():
+            # Calls are bounded by the chat itself; those that wait to be made again must keep nobody from calling.
+            return 2 * spec.concurrency, 1
+        case Local():
+            return 1, spec.batch
+        case _:
+            return 1, 1
 
 
 def normalised(log_weights: Sequence[float]) -> tuple[float, ...]:
@@ -58,11 +72,16 @@ def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:
             return {}
 
 
+def all_at_once(spec: ChatSpec) -> bool:
+    """Whether a stage should ask for everything in one call: a batch takes hours, however small it is."""
+    return isinstance(spec, Server) and spec.batch
+
+
 def describe(spec: ChatSpec) -> str:
     """A speaker in a few words, for a plan."""
     match spec:
         case Server():
-            return f"{spec.model} at {spec.base_url}"
+            return f"{spec.model} at {', '.join(spec.addresses)}"
         case Gguf() | Scripted():
             return f"{spec.kind} {spec.path.rsplit('/', 1)[-1]}"
         case Local():
@@ -78,22 +97,30 @@ def adapter_inputs(spec: Local, recipe: Recipe) -> dict[str, Path]:
     return {spec.adapter: existing(Path(spec.adapter))}
 
 
-def open_chat(spec: ChatSpec, recipe: Recipe) -> Chat:
-    """The speaker that a recipe names. Heavy libraries load here, each only where it is needed."""
+def open_chat(spec: ChatSpec, recipe: Recipe, meter: Meter | None = None) -> Chat:
+    """The speaker that a recipe names, its calls counted and capped by ``meter`` where one is given.
+
+    Heavy libraries load here, each only where it is needed.
+    """
     match spec:
+        case Server(batch=True):
+            from parrot_lite.chat.batch import BatchChat
+
+            return BatchChat(spec, recipe.folder(".batches"), meter)  # counts what it sends, not what it has
         case Server():
             from parrot_lite.chat.server import ServerChat
 
-            return ServerChat(spec)
+            return ServerChat(spec, meter)  # counts every single try
         case Gguf():
             from parrot_lite.chat.gguf import GgufChat
 
-            return GgufChat(spec)
+            chat: Chat = GgufChat(spec)
         case Local():
             from parrot_lite.chat.local import LocalChat
 
-            return LocalChat(spec, recipe)
+            chat = LocalChat(spec, recipe)
         case Scripted():
             from parrot_lite.chat.scripted import ScriptedChat
 
-            return ScriptedChat(spec)
+            chat = ScriptedChat(spec)
+    return chat if meter is None else Metered(chat, meter)

@@ -1,28 +1,33 @@
 """The collect stage: asker and answerer take turns from seed queries (paper section 3.2). Run: parrot collect
 
-Sessions go through in chunks, in lockstep, and each is written when it ends. What a session gets is drawn from its id,
-so neither chunks nor a resumed run change it (with local models up to the rounding of batches of another size).
-What compares sessions with each other waits until all are played.
+Many sessions are in flight, and each moves on as soon as its reply is there. What a session gets is drawn from its id
+and its length, so neither neighbours nor a resumed run change it (with local models up to the rounding of batches of
+another size). Every message is on disk when the next is asked for. What compares sessions waits until all are played.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.chat import inputs_of, lanes, open_chat
+from parrot_lite.chat.meter import Meter, check_prices
+from parrot_lite.chat.prompted import Prompted, instruction
 from parrot_lite.collect import filters, seeds
-from parrot_lite.collect.calls import Failures, Speaker, put_in_order
+from parrot_lite.collect.calls import Calls, Failures, Line, Speaker, put_in_order
+from parrot_lite.collect.turns import Turns
 from parrot_lite.errors import UserError
-from parrot_lite.progress import progress
-from parrot_lite.recipe import Collect, Recipe
+from parrot_lite.progress import Bar, progress
+from parrot_lite.recipe import Collect, Recipe, Server
 from parrot_lite.store import Journal, RunFolder, read, stage_folder
-from parrot_lite.types import Dialogue, Rejected, Reply, derive_seed
+from parrot_lite.types import Dialogue, Record, Rejected, Reply, derive_seed
 
 REPEATED = "repeated across sessions"
+SENSITIVE = "sensitive query"
 
 
 class End(NamedTuple):
@@ -34,19 +39,43 @@ class End(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A session with a failed call: nothing of it is kept, a later attempt starts it again."""
+    """A session with a failed call: a later attempt goes on with it."""
 
     reason: str
+
+
+class Lapse(Record):
+    """A query that was no user's, and for which the asker was asked again."""
+
+    session: str
+    turn: int  # exchange, from 1
+    draw: int  # how many lapses the turn had before
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the stage writes while sessions are played."""
+
+    kept: Journal[Dialogue]
+    rejected: Journal[Rejected]
+    lapses: Journal[Lapse]
+    turns: Turns
 
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
     """Collect ``collect.sessions`` sessions into ``dialogues.jsonl`` and ``rejected.jsonl``.
 
-    Raises UserError where turns or seeds do not hold, where calls failed (run again: only those sessions are played
-    again) and where no session was kept; StageChanged where the folder belongs to another recipe.
+    ``lapses.jsonl`` holds the asker's queries that were drawn again. Raises UserError where turns, seeds or prices do
+    not hold, where calls failed or the budget is spent (run again: sessions go on where they were) and where no
+    session was kept; StageChanged where the folder belongs to another recipe.
     """
     collect = recipe.collect
+    check_prices(recipe, (collect.asker, collect.answerer))
     inputs = {**inputs_of(collect.asker, recipe), **inputs_of(collect.answerer, recipe), **seeds.inputs(recipe)}
+    if collect.prompted or isinstance(collect.asker, Server):
+        inputs["prompt: asker"] = instruction()
     with stage_folder(recipe, "collect", inputs, rerun) as folder:
         if folder is None:
             return
@@ -54,89 +83,123 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         with (
             folder.journal("dialogues.jsonl", Dialogue, lambda kept: kept.id) as kept,
             folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
+            folder.journal("lapses.jsonl", Lapse, lambda lapse: (lapse.session, lapse.turn, lapse.draw)) as lapses,
+            closing(Turns(folder.path / "turns.jsonl", lambda name: name in kept or name in rejected)) as turns,
+            Meter(recipe, folder.path) as meter,
         ):
             left = [session for session in sessions if session.id not in kept and session.id not in rejected]
             if left:
-                failures = _play(recipe, left, kept, rejected, folder)
+                failures = _play(recipe, left, Files(kept, rejected, lapses, turns), meter)
                 failures.refuse("collect", folder.path, len(sessions))
+            turns.remove()
+            folder.facts["tokens"] = meter.tokens  # generated, in all attempts, as are the calls
+            folder.facts["calls"] = meter.facts()
         put_in_order(folder.path / "dialogues.jsonl", lambda record: record["id"], [one.id for one in sessions])
         _part_sessions(folder, collect.keep_turns)
         _count(folder)
 
 
-def _play(
-    recipe: Recipe,
-    left: Sequence[Dialogue],
-    kept: Journal[Dialogue],
-    rejected: Journal[Rejected],
-    folder: RunFolder,
-) -> Failures:
+def _play(recipe: Recipe, left: Sequence[Dialogue], files: Files, meter: Meter) -> Failures:
     """Play what is left and write each session when it ends."""
     collect, seed = recipe.collect, derive_seed(recipe.run.seed, "collect")
-    failures = Failures()
-    exchanges = 0
     with ExitStack() as stack:
-        answering = stack.enter_context(closing(open_chat(collect.answerer, recipe)))
-        asking = answering
-        if collect.asker != collect.answerer:
-            asking = stack.enter_context(closing(open_chat(collect.asker, recipe)))
+        answering = stack.enter_context(closing(open_chat(collect.answerer, recipe, meter)))
+        same = collect.asker == collect.answerer
+        asking = answering if same else stack.enter_context(closing(open_chat(collect.asker, recipe, meter)))
+        if collect.prompted:
+            asking = Prompted(asking)
         answerer = Speaker(answering, "assistant", collect.answerer_decoding, seed)
-        asker = Speaker(asking, "user", collect.asker_decoding, seed)
-        done = len(kept) + len(rejected)
-        bar = stack.enter_context(progress("collect", done + len(left), done))
-        for start in range(0, len(left), collect.chunk):
-            for end in _lockstep(left[start : start + collect.chunk], asker, answerer, recipe):
-                if isinstance(end, Unfinished):
-                    failures.failed(end.reason)
-                    continue
-                failures.went_through()
-                length = len(end.session.answers)
-                if length < max(collect.keep_turns, _shortest(end.session)):
-                    detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
-                    source = end.session.source
-                    rejected.append(Rejected(id=end.session.id, source=source, reason=end.reason, detail=detail))
-                else:
-                    kept.append(end.session.model_copy(update={"ended": end.reason}))
-                    exchanges += length
-                bar.advance(note=f"{exchanges} exchanges  {failures.note}".rstrip())
-            if failures.hopeless:
-                break
-    folder.facts["tokens"] = asker.cost["tokens"] + answerer.cost["tokens"]  # generated, in this attempt
-    folder.facts["calls"] = {  # of this attempt
-        "asker": {"name": asker.name, **asker.cost},
-        "answerer": {"name": answerer.name, **answerer.cost},
-    }
-    return failures
-
-
-def _lockstep(
-    chunk: Sequence[Dialogue], asker: Speaker, answerer: Speaker, recipe: Recipe
-) -> Iterator[End | Unfinished]:
-    """Answers for all, queries for all, until none is left; yields each session as soon as it ends."""
-    collect = recipe.collect
-    answer_due: list[Dialogue] = []
-    query_due: list[Dialogue] = []
-    for session in chunk:
-        stop = _objection(session.queries[0], (), collect)
-        if stop is None:
-            (query_due if session.due == "user" else answer_due).append(session)
+        # A lapse is drawn again under a seed of its own: under the same one it would only come back.
+        askers = [
+            Speaker(asking, "user", collect.asker_decoding, derive_seed(seed, "draw", draw) if draw else seed)
+            for draw in range(collect.redraws + 1)
+        ]
+        if same:
+            lines = [Line([answerer, *askers], *lanes(collect.answerer))]
         else:
-            yield End(session.complete(), stop, session.queries[0])
-    while answer_due or query_due:
-        for session, reply in zip(answer_due, answerer.reply(answer_due), strict=True):
-            following = _answered(session, reply, _target(session, recipe))
-            if isinstance(following, Dialogue):
-                query_due.append(following)
-            else:
-                yield following
-        answer_due = []
-        for session, reply in zip(query_due, asker.reply(query_due), strict=True):
-            following = _asked(session, reply, collect)
-            if isinstance(following, Dialogue):
-                answer_due.append(following)
-            else:
-                yield following
-        query_due = []
+            lines = [Line([answerer], *lanes(collect.answerer)), Line(askers, *lanes(collect.asker))]
+        calls = stack.enter_context(closing(Calls(lines)))
+        done = len(files.kept) + len(files.rejected)
+        bar = stack.enter_context(progress("collect", done + len(left), done))
+        play = Play(recipe, calls, answerer, askers, files, meter, bar)
+        in_flight = collect.in_flight or calls.enough
+        waiting = iter(left)
+        while True:
+            while len(calls) < in_flight and not play.failures.hopeless and (begun := next(waiting, None)):
+                play.begin(begun)
+            if not (answered := calls.answered()):
+                return play.failures
+            for speaker, session, reply in answered:
+                play.hear(speaker, session, reply)
+            if play.failures.hopeless:
+                calls.drop()
+
+
+class Play:
+    """Takes sessions from call to call, and writes down what comes of each."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        calls: Calls,
+        answerer: Speaker,
+        askers: Sequence[Speaker],
+        files: Files,
+        meter: Meter,
+        bar: Bar,
+    ) -> None:
+        self.failures = Failures()
+        self._recipe, self._calls, self._files, self._meter, self._bar = recipe, calls, files, meter, bar
+        self._answerer, self._askers = answerer, askers
+        self._exchanges = 0
+
+    def begin(self, session: Dialogue) -> None:
+        """Take up a session where an earlier attempt left it."""
+        stop = _objection(session.queries[0], (), self._recipe.collect)
+        if stop is not None:
+            self._end(End(session.complete(), stop, session.queries[0]))
+        else:
+            self._go_on(self._files.turns.resumed(session))
+
+    def hear(self, speaker: Speaker, session: Dialogue, reply: Reply) -> None:
+        """Take a reply into its session, and the session to its next call or its end."""
+        following: Dialogue | Lapse | Unfinished | End
+        if speaker is self._answerer:
+            following = _answered(session, reply, _target(session, self._recipe))
+        else:
+            following = _asked(session, reply, self._askers.index(speaker), self._recipe.collect)
+        match following:
+            case Dialogue():
+                self._files.turns.append(following)
+                self._go_on(following)
+            case Lapse():
+                self._files.lapses.append(following)
+                self._go_on(session)
+            case Unfinished(reason):
+                self.failures.failed(reason)
+            case End():
+                self._end(following)
+
+    def _go_on(self, session: Dialogue) -> None:
+        if session.due == "assistant":
+            self._calls.ask(self._answerer, session)
+            return
+        turn = len(session.queries) + 1
+        lapses = sum((session.id, turn, draw) in self._files.lapses for draw in range(len(self._askers)))
+        self._calls.ask(self._askers[lapses], session)
+
+    def _end(self, end: End) -> None:
+        self.failures.went_through()
+        length = len(end.session.answers)
+        if length < max(self._recipe.collect.keep_turns, _shortest(end.session)):
+            detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")
+            rejected = Rejected(id=end.session.id, source=end.session.source, reason=end.reason, detail=detail)
+            self._files.rejected.append(rejected)
+        else:
+            self._files.kept.append(end.session.model_copy(update={"ended": end.reason}))
+            self._exchanges += length
+        notes = (f"{self._exchanges} exchanges", self._meter.note, self.failures.note)
+        self._bar.advance(note="  ".join(filter(None, notes)))
 
 
 def _shortest(session: Dialogue) -> int:
@@ -163,16 +226,32 @@ def _answered(session: Dialogue, reply: Reply, target: int) -> Dialogue | End | 
     return End(session, "target") if len(session.answers) >= target else session
 
 
-def _asked(session: Dialogue, reply: Reply, collect: Collect) -> Dialogue | End | Unfinished:
-    """The session with its next query, or its end: a query that is cut or fails a filter never enters."""
+def _asked(session: Dialogue, reply: Reply, draw: int, collect: Collect) -> Dialogue | End | Unfinished | Lapse:
+    """The session with its next query, or its end: a query that is cut or fails a filter never enters.
+
+    ``draw`` counts the lapses before; the last one that ``collect.redraws`` allows ends the session.
+    """
     if reply.text is None:
         return _without_reply(session, reply)
     if reply.stop == "length":
         return End(session, "query too long", reply.text)
     if not reply.text.strip():
         return End(session, "empty query")
-    stop = "role drift" if filters.role_drift(reply.text) else _objection(reply.text, session.queries, collect)
-    return End(session, stop, reply.text) if stop else session.say(reply.text)
+    stop = _lapse(reply.text) or _objection(reply.text, session.queries, collect)
+    if stop is None:
+        return session.say(reply.text)
+    if stop == SENSITIVE or draw == collect.redraws:
+        return End(session, stop, reply.text)
+    return Lapse(session=session.id, turn=len(session.queries) + 1, draw=draw, kind=stop, text=reply.text[:200])
+
+
+def _lapse(query: str) -> str | None:
+    """How an asker has fallen out of the user's role, if it has."""
+    if filters.role_drift(query):
+        return "role drift"
+    if filters.answers_itself(query):
+        return "answers itself"
+    return "thanks" if filters.thanks(query) else None
 
 
 def _without_reply(session: Dialogue, reply: Reply) -> End | Unfinished:
@@ -184,7 +263,7 @@ def _without_reply(session: Dialogue, reply: Reply) -> End | Unfinished:
 
 def _objection(query: str, earlier: Sequence[str], collect: Collect) -> str | None:
     if filters.sensitive(query, collect.sensitive):
-        return "sensitive query"
+        return SENSITIVE
     if filters.too_short(query, collect.min_words):
         return "short query"
     return "repeated query" if filters.repeats(query.strip(), earlier, collect.max_rouge) else None
@@ -228,6 +307,8 @@ def _count(folder: RunFolder) -> None:
         if session.given:
             counts["exchanges given"] += session.given
         counts[f"ended: {session.ended}"] += 1
+    for lapse in read(folder.path / "lapses.jsonl", Lapse):
+        counts[f"drawn again: {lapse.kind}"] += 1
     reasons = Counter(record.reason for record in read(folder.path / "rejected.jsonl", Rejected))
     counts.update({f"rejected: {reason}": count for reason, count in reasons.items()})
     if not counts["sessions"]:

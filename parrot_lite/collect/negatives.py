@@ -11,7 +11,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.chat import all_at_once, inputs_of, open_chat
+from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.collect import worse
 from parrot_lite.collect.authors import Authors, Failed, Result
 from parrot_lite.collect.calls import Failures, Speaker, put_in_order
@@ -47,6 +48,8 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     files = dialogue_files(recipe, settings.data)
     prompts = _prompts(settings)
     speakers = [*_authors(settings).values(), *_checkers(settings)]
+    detecting = [settings.dependence.judge or settings.writer] if "judge" in settings.dependence.detectors else []
+    check_prices(recipe, [*speakers, *detecting])
     inputs = {name: path for spec in speakers for name, path in inputs_of(spec, recipe).items()}
     inputs |= detector_inputs(recipe)
     inputs |= {**files, **{f"prompts/{prompt.path.name}": prompt.path for prompt in prompts.values()}}
@@ -54,23 +57,26 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         if folder is None:
             return
         sessions = _interleaved(files)
-        with (
-            folder.journal("trees.jsonl", SessionTree, lambda tree: tree.id) as trees,
-            folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
-            folder.journal("skipped.jsonl", Rejected, lambda skipped: skipped.id) as skipped,
-        ):
-            chosen = _choose(recipe, sessions, rejected, folder)
-            left = [places for name, places in chosen.items() if name not in trees and name not in rejected]
-            seed = derive_seed(recipe.run.seed, "negatives")
-            contexts = Contexts(sessions, prompts, seed, settings.borrow)
-            if left:
-                failures = _hang(recipe, left, len(chosen), contexts, Files(trees, rejected, skipped), folder)
+        with Meter(recipe, folder.path) as meter:
+            with (
+                folder.journal("trees.jsonl", SessionTree, lambda tree: tree.id) as trees,
+                folder.journal("rejected.jsonl", Rejected, lambda rejected: rejected.id) as rejected,
+                folder.journal("skipped.jsonl", Rejected, lambda skipped: skipped.id) as skipped,
+            ):
+                chosen = _choose(recipe, sessions, rejected, folder, meter)
+                left = [places for name, places in chosen.items() if name not in trees and name not in rejected]
+                seed = derive_seed(recipe.run.seed, "negatives")
+                contexts = Contexts(sessions, prompts, seed, settings.borrow)
+                if left:
+                    failures = _hang(recipe, left, len(chosen), contexts, Files(trees, rejected, skipped), meter)
+                    failures.refuse("negatives", folder.path, len(chosen))
+            put_in_order(folder.path / "trees.jsonl", lambda record: record["dialogue"]["id"], list(chosen))
+            if settings.check_worse != "none":
+                failures = worse.check(recipe, folder, prompts.get("which-fits"), meter)
                 failures.refuse("negatives", folder.path, len(chosen))
-        put_in_order(folder.path / "trees.jsonl", lambda record: record["dialogue"]["id"], list(chosen))
-        if settings.check_worse != "none":
-            failures = worse.check(recipe, folder, prompts.get("which-fits"))
-            failures.refuse("negatives", folder.path, len(chosen))
-            worse.apply(folder, settings.drop_not_worse)
+                worse.apply(folder, settings.drop_not_worse)
+            folder.facts["tokens"] = meter.tokens  # generated, in all attempts, as are the calls
+            folder.facts["calls"] = meter.facts()
         tally(folder)
 
 
@@ -118,13 +124,13 @@ def _interleaved(files: Mapping[str, Path]) -> list[Dialogue]:
 
 
 def _choose(
-    recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected], folder: RunFolder
+    recipe: Recipe, sessions: Sequence[Dialogue], rejected: Journal[Rejected], folder: RunFolder, meter: Meter
 ) -> dict[str, list[Place]]:
     """The negatives to write, by session; a session without a dependent turn is rejected."""
     settings = recipe.negatives
     by_id = {session.id: session for session in sessions}
     chosen: dict[str, list[Place]] = {}
-    for name, marks in select(recipe, sessions, folder).items():
+    for name, marks in select(recipe, sessions, folder, meter).items():
         session = by_id[name]
         dependent = list(marks.items())[-settings.turns_per_session :]
         if dependent:
@@ -144,20 +150,23 @@ def _hang(
     total: int,
     contexts: Contexts,
     files: Files,
-    folder: RunFolder,
+    meter: Meter,
 ) -> Failures:
     """Write the negatives of what is left, chunk by chunk."""
     settings, seed = recipe.negatives, derive_seed(recipe.run.seed, "negatives")
     failures = Failures()
     with ExitStack() as stack:
         speakers = {
-            author: Speaker(stack.enter_context(closing(open_chat(spec, recipe))), "assistant", settings.decoding, seed)
+            author: Speaker(
+                stack.enter_context(closing(open_chat(spec, recipe, meter))), "assistant", settings.decoding, seed
+            )
             for author, spec in _authors(settings).items()
         }
         authors = Authors(speakers, contexts, settings)
         bar = stack.enter_context(progress("negatives", total, total - len(left)))
-        for start in range(0, len(left), settings.chunk):
-            chunk = left[start : start + settings.chunk]
+        size = len(left) if any(map(all_at_once, _authors(settings).values())) else settings.chunk
+        for start in range(0, len(left), size):
+            chunk = left[start : start + size]
             # What an earlier attempt skipped stays skipped, or a sampled retry could count it on both sides.
             results = authors.write([place for session in chunk for place in session if place.id not in files.skipped])
             for session in chunk:
@@ -169,8 +178,6 @@ def _hang(
                     failures.failed(reason)
             if failures.hopeless:
                 break
-    folder.facts["tokens"] = sum(speaker.cost["tokens"] for speaker in speakers.values())  # generated, in this attempt
-    folder.facts["calls"] = {author: {"name": each.name, **each.cost} for author, each in speakers.items()}
     return failures
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.chat.meter import Meter
 from parrot_lite.collect.calls import Failures, Speaker
 from parrot_lite.context import Asked, Verdict, by_rules
 from parrot_lite.context import judge as judging
@@ -39,7 +40,9 @@ def detector_inputs(recipe: Recipe) -> dict[str, Path]:
 
 
 @contextmanager
-def detector(name: Detector, recipe: Recipe, sessions: Sequence[Dialogue]) -> Iterator[Detect]:
+def detector(
+    name: Detector, recipe: Recipe, sessions: Sequence[Dialogue], meter: Meter | None = None
+) -> Iterator[Detect]:
     """One detector, its model open meanwhile. ``sessions`` are those whose histories the likelihood swaps in."""
     settings = recipe.negatives.dependence
     match name:
@@ -49,7 +52,7 @@ def detector(name: Detector, recipe: Recipe, sessions: Sequence[Dialogue]) -> It
             spec = settings.judge or recipe.negatives.writer
             choices = judging.CHOICES if isinstance(spec, Gguf | Local) else ()
             decoding = Decoding(temperature=0.0, top_p=1.0, max_tokens=64, choices=choices)
-            with closing(open_chat(spec, recipe)) as chat:
+            with closing(open_chat(spec, recipe, meter)) as chat:
                 speaker = Speaker(chat, "assistant", decoding, derive_seed(recipe.run.seed, "dependence"))
                 yield lambda asked: judging.judge(asked, speaker.reply, settings.threshold)
         case "likelihood":
@@ -58,7 +61,7 @@ def detector(name: Detector, recipe: Recipe, sessions: Sequence[Dialogue]) -> It
             yield Likelihood(recipe, settings, sessions)
 
 
-def select(recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder) -> dict[str, dict[int, str]]:
+def select(recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder, meter: Meter) -> dict[str, dict[int, str]]:
     """The context-dependent turns of each session with what marked them, up to ``negatives.sessions`` that have one.
 
     What models said is kept in ``dependence.jsonl``, where another attempt takes it up; counts and agreement go to the
@@ -69,7 +72,7 @@ def select(recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder) -> d
     agreement = Agreement(settings.detectors)
     failures = Failures()
     found = 0
-    with closing(_said(recipe, sessions, folder)) as answers:
+    with closing(_said(recipe, sessions, folder, meter)) as answers:
         for session, turns in answers:
             marks = {turn: mark(said, settings) for turn, said in turns.items()}
             marked[session.id] = {turn: why for turn, why in marks.items() if why is not None}
@@ -160,7 +163,7 @@ def kappa(counts: Mapping[tuple[bool, bool], int]) -> float | None:
 
 
 def _said(
-    recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder
+    recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder, meter: Meter
 ) -> Generator[tuple[Dialogue, dict[int, Said]]]:
     """Every session with what each detector says of its turns from the second on; models are asked chunk by chunk."""
     names = recipe.negatives.dependence.detectors
@@ -183,7 +186,7 @@ def _said(
             for name in names:
                 missing = [one for one in asked if (name, one.id, one.turn) not in known]
                 if missing and name not in detectors:
-                    detectors[name] = stack.enter_context(detector(name, recipe, sessions))
+                    detectors[name] = stack.enter_context(detector(name, recipe, sessions, meter))
                 for said in detectors[name](missing) if missing else ():
                     known[name, said.session, said.turn] = said
                     if journal is not None and bar is not None and name != "rules":

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from parrot_lite.chat import open_chat
+from parrot_lite.chat import all_at_once, open_chat
+from parrot_lite.chat.meter import Meter
 from parrot_lite.collect.authors import Failed
 from parrot_lite.collect.calls import Failures, Speaker
 from parrot_lite.collect.prompts import Prompt
@@ -25,7 +26,7 @@ DECODING = Decoding(temperature=0.0, top_p=1.0, max_tokens=256)  # of the judge
 Check = Callable[[Sequence[SessionTree]], Iterator[list[Verdict | Failed]]]
 
 
-def check(recipe: Recipe, folder: RunFolder, prompt: Prompt | None) -> Failures:
+def check(recipe: Recipe, folder: RunFolder, prompt: Prompt | None, meter: Meter) -> Failures:
     """A verdict for every negative of ``trees.jsonl``; appends to ``verdicts.jsonl`` and resumes there."""
     failures = Failures()
     trees = folder.path / "trees.jsonl"
@@ -38,9 +39,11 @@ def check(recipe: Recipe, folder: RunFolder, prompt: Prompt | None) -> Failures:
                 left.append(tree.model_copy(update={"branches": missing}))
         if not left:
             return failures
-        size = recipe.negatives.chunk
+        judge, size = recipe.negatives.judge, recipe.negatives.chunk
+        if judge is not None and all_at_once(judge):
+            size = len(left)
         with (
-            _checker(recipe, folder, prompt) as checked,
+            _checker(recipe, prompt, meter) as checked,
             progress("negatives: worse?", total, total - len(left)) as bar,
         ):
             for start in range(0, len(left), size):
@@ -90,14 +93,12 @@ def apply(folder: RunFolder, drop: bool) -> None:
 
 
 @contextmanager
-def _checker(recipe: Recipe, folder: RunFolder, prompt: Prompt | None) -> Iterator[Check]:
+def _checker(recipe: Recipe, prompt: Prompt | None, meter: Meter) -> Iterator[Check]:
     settings = recipe.negatives
     if settings.scorer is not None and settings.check_worse == "likelihood":
         scored = by_likelihood(recipe, settings.scorer)
         yield lambda trees: map(scored, trees)
     elif settings.judge is not None and prompt is not None:
-        with closing(open_chat(settings.judge, recipe)) as chat:
+        with closing(open_chat(settings.judge, recipe, meter)) as chat:
             judge = Speaker(chat, "assistant", DECODING, derive_seed(recipe.run.seed, "negatives", "judge"))
             yield lambda trees: by_judge(judge, prompt, trees)
-            folder.facts.setdefault("calls", {})["judge"] = {"name": judge.name, **judge.cost}
-            folder.facts["tokens"] = folder.facts.get("tokens", 0) + judge.cost["tokens"]

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from parrot_lite.chat import Chat, inputs_of, open_chat
+from parrot_lite.chat import Chat, all_at_once, inputs_of, open_chat
+from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, judge, play, report
 from parrot_lite.evaluate.records import Played, Question
@@ -30,11 +31,14 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
+    check_prices(recipe, [*recipe.eval.models.values(), *([recipe.eval.judge.chat] if recipe.eval.judge else [])])
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
-            _play(recipe, folder, questions)
-            if recipe.eval.judge is not None:
-                _judge(recipe, recipe.eval.judge, folder, questions)
+            with Meter(recipe, folder.path) as meter:
+                _play(recipe, folder, questions, meter)
+                if recipe.eval.judge is not None:
+                    _judge(recipe, recipe.eval.judge, folder, questions, meter)
+                folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
                 from parrot_lite.evaluate import probe  # needs torch
 
@@ -56,15 +60,15 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
 
 
 @contextmanager
-def _speaker(spec: ChatSpec, recipe: Recipe) -> Iterator[Chat]:
-    chat = open_chat(spec, recipe)
+def _speaker(spec: ChatSpec, recipe: Recipe, meter: Meter) -> Iterator[Chat]:
+    chat = open_chat(spec, recipe, meter)
     try:
         yield chat
     finally:
         chat.close()
 
 
-def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question]) -> None:
+def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     failures: list[str] = []
     seed = derive_seed(recipe.run.seed, "eval", "play")
     with folder.journal(ANSWERS, Played, lambda one: (one.model, one.dialogue.id)) as journal:
@@ -73,7 +77,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question]) -> N
             if not todo:
                 continue
             done = len(questions) - len(todo)
-            with _speaker(spec, recipe) as chat, progress(f"{model} answers", len(questions), done) as bar:
+            with _speaker(spec, recipe, meter) as chat, progress(f"{model} answers", len(questions), done) as bar:
                 for group in play.play(model, chat, todo, recipe.eval.max_tokens, seed, play.in_flight(spec)):
                     for played in group:
                         if played.failed is None or played.lasting:
@@ -86,7 +90,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question]) -> N
     _stop_where_failed(folder, failures, len(questions) * len(recipe.eval.models), "benchmark sessions")
 
 
-def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question]) -> None:
+def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     played = list(read(folder.path / ANSWERS, Played))
     prompts = judge.load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
@@ -95,8 +99,8 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
         done = len(journal)
         if done < total:
-            with _speaker(spec.chat, recipe) as chat, progress("verdicts", total, done) as bar:
-                width = play.in_flight(spec.chat)
+            with _speaker(spec.chat, recipe, meter) as chat, progress("verdicts", total, done) as bar:
+                width = total if all_at_once(spec.chat) else play.in_flight(spec.chat)
                 for group in judge.judge(played, questions, chat, prompts, spec, seed, width, journal):
                     for judgment in group:
                         if judge.retry(judgment):

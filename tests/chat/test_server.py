@@ -7,12 +7,15 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parrot_lite.chat.server import OPENING, ServerChat
+from parrot_lite.chat.meter import Meter
+from parrot_lite.chat.prompted import OPENING
+from parrot_lite.chat.server import Addresses, ServerChat, _asked_for
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Decoding, Server
 from parrot_lite.store import locate
@@ -55,7 +58,7 @@ def test_the_request_of_an_assistants_turn(server: Loopback) -> None:
     dialogue = Dialogue(id="d", source="test").say("one").say("two").say("three")
     server.script.append(completion("  four \n", usage={"completion_tokens": 5, "prompt_tokens": 9}))
     (reply,) = chat_with(server).reply([dialogue], "assistant", DECODING, seed=3)
-    assert (reply.text, reply.stop, reply.tokens) == ("four", "end", 5)
+    assert (reply.text, reply.stop, reply.tokens, reply.prompt_tokens) == ("four", "end", 5, 9)
     assert server.requests == [
         {
             "model": "m",
@@ -78,9 +81,9 @@ def test_a_users_turn_is_asked_for_with_flipped_roles(server: Loopback) -> None:
     chat.reply([Dialogue(id="e", source="test")], "user", DECODING, 0)
     chat.reply([begun], "user", DECODING, 0)
     first, second = (request["messages"] for request in server.requests)
-    assert [message["role"] for message in first] == ["system", "user"]
+    assert [message["role"] for message in first] == ["user"]  # templates of small models know no system
     assert "human user" in first[0]["content"]
-    assert first[1]["content"] == OPENING
+    assert first[0]["content"].endswith(f"\n\n{OPENING}")
     assert second == [*first, {"role": "assistant", "content": "one"}, {"role": "user", "content": "two"}]
 
 
@@ -129,7 +132,7 @@ def test_a_fault_is_a_failed_reply_that_says_why(server: Loopback, answer: Answe
 def test_one_failure_leaves_its_neighbours_alone(server: Loopback) -> None:
     server.script.extend([completion("a"), error(500), completion("c")])
     replies = chat_with(server, concurrency=1).reply(dialogues(3), "assistant", DECODING, 0)
-    assert [reply.text for reply in replies] == ["a", None, "c"]
+    assert {reply.text for reply in replies} == {"a", None, "c"}
 
 
 @pytest.mark.parametrize("fault", [error(429, Retry_After="0"), error(500), error(503), truncated()])
@@ -141,10 +144,7 @@ def test_a_passing_fault_is_retried(server: Loopback, fault: Answer) -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    chat = ServerChat(Server(kind="server", base_url=address, model="m", retries=0))
+    chat = ServerChat(Server(kind="server", base_url=free_address(), model="m", retries=0))
     (reply,) = chat.reply(dialogues(1), "assistant", DECODING, 0)
     assert reply.stop == "failed"
     assert "refused" in (reply.reason or "")
@@ -188,7 +188,7 @@ def test_runs_without_torch(server: Loopback) -> None:
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys(["torch", "transformers", "peft"]))
-from parrot_lite.chat.server import ServerChat
+from parrot_lite.chat.server import Addresses, ServerChat, _asked_for
 assert "openai" not in sys.modules
 from parrot_lite.recipe import Decoding, Server
 from parrot_lite.types import Dialogue
@@ -315,3 +315,150 @@ def test_a_choice_of_replies_is_refused_before_a_call(server: Loopback) -> None:
     with pytest.raises(UserError, match="cannot be asked to weigh a choice"):
         chat_with(server).reply(dialogues(1), "assistant", DECODING.model_copy(update={"choices": ("yes", "no")}), 0)
     assert server.requests == []
+
+
+class Unhurried:
+    """Stands for the event that a chat waits on before it calls again; remembers how long it would have waited."""
+
+    def __init__(self, closed: bool = False) -> None:
+        self.waits: list[float] = []
+        self._closed = closed
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return self._closed
+
+    def set(self) -> None:
+        self._closed = True
+
+
+def unhurried(chat: ServerChat, closed: bool = False) -> list[float]:
+    chat._closed = stand_in = Unhurried(closed)  # type: ignore[assignment]
+    return stand_in.waits
+
+
+def test_every_try_is_counted_by_kind_and_the_waits_grow(server: Loopback) -> None:
+    wrong = Answer(200, b'{"choices": [')
+    server.script.extend([error(500), truncated(), completion("x", choices=[]), wrong, error(429, Retry_After="7")])
+    meter = Meter()
+    chat = ServerChat(Server(kind="server", base_url=server.address, model="m", retries=5), meter)
+    waits = unhurried(chat)
+    (reply,) = chat.reply(dialogues(1), "assistant", DECODING, 0)
+    assert reply.text == "ok"
+    facts = meter.facts()["m"]
+    assert facts["failures"] == {"500": 1, "broken off": 1, "no choices": 1, "not a completion": 1, "429": 1}
+    assert facts["calls"] == len(server.requests) == 6
+    assert facts["addresses"] == {server.address: {"calls": 6, "failed": 5}}
+    assert all(0.5 <= wait / due <= 1 for wait, due in zip(waits[:4], (0.5, 1, 2, 4), strict=True))
+    assert waits[4] == 7.0
+    assert all(request == server.requests[0] for request in server.requests)  # the same draw each time
+
+
+def test_a_timeout_and_a_closed_port_have_their_names(server: Loopback) -> None:
+    server.script.append(completion("late", delay=3.0))
+    meter = Meter()
+    chat = ServerChat(Server(kind="server", base_url=server.address, model="m", timeout=0.3, retries=0), meter)
+    chat.reply(dialogues(1), "assistant", DECODING, 0)
+    closed = ServerChat(Server(kind="server", base_url=free_address(), model="m", retries=0), meter)
+    closed.reply(dialogues(1), "assistant", DECODING, 0)
+    assert meter.facts()["m"]["failures"] == {"timeout": 1, "unreachable": 1}
+
+
+@pytest.mark.parametrize("fault", [error(400, "malformed"), error(402, "pay"), completion(None)])
+def test_what_would_fail_again_is_not_called_again(server: Loopback, fault: Answer) -> None:
+    server.script.append(fault)
+    chat = chat_with(server, retries=3)
+    assert chat.reply(dialogues(1), "assistant", DECODING, 0)[0].stop == "failed"
+    assert len(server.requests) == 1
+
+
+def test_a_closed_chat_calls_nobody_again(server: Loopback) -> None:
+    server.script.extend([error(500)] * 4)
+    chat = chat_with(server, retries=3)
+    unhurried(chat, closed=True)
+    assert chat.reply(dialogues(1), "assistant", DECODING, 0)[0].reason == "HTTP 500: no reason"
+    assert len(server.requests) == 1
+
+
+def test_an_empty_reply_that_was_paid_for_is_counted(server: Loopback) -> None:
+    server.script.append(completion(None, usage={"prompt_tokens": 7, "completion_tokens": 3}))
+    meter = Meter()
+    chat = ServerChat(Server(kind="server", base_url=server.address, model="m"), meter)
+    chat.reply(dialogues(1), "assistant", DECODING, 0)
+    facts = meter.facts()["m"]
+    assert (facts["prompt_tokens"], facts["tokens"], facts["failures"]) == (7, 3, {"empty reply": 1})
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "86400"}, 60.0),
+        ({"retry-after": "-1"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 21 Oct 2095 07:28:00 GMT"}, 60.0),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert _asked_for(headers) == seconds
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_addresses_take_turns_and_calls_go_on_past_a_dead_one(capsys: pytest.CaptureFixture[str]) -> None:
+    dead = free_address()
+    with loopback() as one, loopback() as other:
+        meter = Meter()
+        spec = Server(kind="server", base_url=(one.address, dead, other.address), model="m", concurrency=1, retries=1)
+        chat = ServerChat(spec, meter)
+        unhurried(chat)
+        replies = [chat.reply(dialogues(1), "assistant", DECODING, 0)[0] for _ in range(30)]
+        assert {reply.text for reply in replies} == {"ok"}
+        facts = meter.facts()["m"]["addresses"]
+        assert facts[dead] == {"calls": 3, "failed": 3}
+        assert abs(facts[one.address]["calls"] - facts[other.address]["calls"]) <= 3
+        assert len(one.requests) + len(other.requests) == 30
+    assert f"{dead}: 3 failures in a row (unreachable), set aside for 30 s" in capsys.readouterr().err
+
+
+def test_a_set_aside_address_is_tried_again_by_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    addresses = Addresses(("a", "b"))
+    for ill in (True, True, False, True, True):
+        assert not addresses.hear("b", ill)  # never three in a row
+    assert {addresses.pick() for _ in range(4)} == {"a", "b"}
+    assert addresses.hear("b", True)
+    assert {addresses.pick() for _ in range(4)} == {"a"}
+    now[0] = 31.0
+    assert [addresses.pick() for _ in range(6)].count("b") == 1
+    addresses.hear("b", False)
+    assert [addresses.pick() for _ in range(6)].count("b") == 3
+    assert {addresses.pick("a") for _ in range(4)} == {"b"}
+    for _ in range(3):
+        addresses.hear("a", True)
+        addresses.hear("b", True)
+    assert addresses.pick() in ("a", "b")  # somebody has to be asked
+
+
+def test_a_refusal_waits_for_the_calls_in_flight_before_it_blames_the_set_up() -> None:
+    def usual(request: dict[str, Any]) -> Answer:
+        flagged = request["messages"][0]["content"] == "question 0"
+        return error(403, "flagged by moderation") if flagged else completion("fine", delay=0.5)
+
+    with loopback(usual) as server, ThreadPoolExecutor(1) as thread:
+        chat = chat_with(server, concurrency=2)
+        flagged, fine = dialogues(2)
+        later = thread.submit(chat.reply, [fine], "assistant", DECODING, 0)
+        while not server.in_flight:
+            time.sleep(0.001)
+        (first,) = chat.reply([flagged], "assistant", DECODING, 0)
+        assert (first.lasting, later.result()[0].text) == ("content filter", "fine")

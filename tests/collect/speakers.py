@@ -18,16 +18,18 @@ def said(text: str) -> Reply:
 class FunctionChat:
     """Says what a function of the dialogue returns; remembers what it was shown."""
 
-    name = "function"
-
-    def __init__(self, answer: Callable[[Dialogue], Reply]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[Dialogue], Reply], name: str = "function") -> None:
+        self.name, self._answer = name, answer
         self.shown: list[Dialogue] = []
+        self.batches: list[int] = []
+        self.seeds: list[int] = []
         self.closed = 0
 
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
         check_due(dialogues, speaker)
         self.shown += dialogues
+        self.batches.append(len(dialogues))
+        self.seeds.append(seed)
         return [self._answer(dialogue) for dialogue in dialogues]
 
     def close(self) -> None:

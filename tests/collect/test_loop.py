@@ -11,14 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import loop, seeds
 from parrot_lite.errors import StageChanged, UserError
 from parrot_lite.recipe import load
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Rejected, Reply
+from tests.chat.loopback import completion, loopback
 from tests.collect.speakers import DEMO, FunctionChat, recipe_in, said, script
 
 SEED = "How do bees find flowers?"
+LAPSES = {"role drift", "repeated query", "short query", "thanks", "answers itself"}
 FOLLOW_UPS = ["Which colours attract them most?", "Do wasps behave similarly there?", "Could robots pollinate instead?"]
 ELSEWHERE = ["Does it ever freeze?", "Who fishes there now?"]  # asked where the session did not open with SEED
 
@@ -48,8 +51,12 @@ def settings(tmp_path, *overrides, seeds=(SEED,), turns=3):
 
 def play(monkeypatch, recipe, ask, answer):
     """Run with functions as speakers; returns them."""
-    asker, answerer = FunctionChat(ask), FunctionChat(answer)
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    asker, answerer = FunctionChat(ask), FunctionChat(answer, "answerer")
+
+    def open_chat(spec, _, meter):
+        return Metered(asker if spec == recipe.collect.asker else answerer, meter)
+
+    monkeypatch.setattr(loop, "open_chat", open_chat)
     loop.run(recipe)
     return asker, answerer
 
@@ -77,7 +84,10 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
         "seeds": 1,
         "sessions": 1,
     }
-    assert done["calls"]["answerer"] == {"name": "function", "calls": 3, "tokens": 6, "cut": 0, "failed": 0}
+    counts = {"calls": 3, "prompt_tokens": 0, "tokens": 6, "cut": 0, "without usage": 3, "failures": {}}
+    assert done["calls"]["answerer"] == counts
+    assert done["tokens"] == 6 + sum(len(query.split()) for query in FOLLOW_UPS[:2])
+    assert not (recipe.folder("collect") / "turns.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,8 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
         (said("Do they like my locker?"), None),
         (said("Do they pick a lock?"), "sensitive query"),
         (said("Certainly! Bees are insects."), "role drift"),
+        (said("Thanks a lot!"), "thanks"),
+        (said("Do wasps? Assistant: They do."), "answers itself"),
         (said("  "), "empty query"),
         (Reply.failure("empty reply", lasting="empty reply"), "empty query"),
         (Reply(text="Tell me everything about the", stop="length"), "query too long"),
@@ -97,7 +109,10 @@ def test_a_session_reaches_its_target(tmp_path, monkeypatch):
 )
 def test_a_query_that_fails_a_filter_ends_the_session(tmp_path, monkeypatch, query, reason):
     recipe = settings(tmp_path, 'collect.sensitive=["lock"]')
-    play(monkeypatch, recipe, lambda s: query if len(s.answers) == 2 else follow_up(s), answered)
+    asker, _ = play(monkeypatch, recipe, lambda s: query if len(s.answers) == 2 else follow_up(s), answered)
+    lapse = reason in LAPSES
+    assert len(asker.shown) == 2 + lapse  # another draw of what the user's role forbids, of nothing else
+    assert manifest(recipe)["counts"].get(f"drawn again: {reason}", 0) == lapse
     [session], _ = records(recipe)
     assert session.ended == (reason or "target")
     assert session.answers == ("Answer 1.", "Answer 2.", "Answer 3.")[: 2 if reason else 3]
@@ -136,6 +151,54 @@ def test_a_cut_answer_ends_the_session_and_is_counted(tmp_path, monkeypatch):
     assert manifest(recipe)["calls"]["answerer"]["cut"] == 2
 
 
+def lapses(recipe):
+    return [(one.turn, one.draw, one.kind) for one in read(recipe.folder("collect") / "lapses.jsonl", loop.Lapse)]
+
+
+def wavering(texts):
+    """An asker that says these one after the other at its second query, and asks elsewhere."""
+    left = list(texts)
+    return lambda s: said(left.pop(0)) if len(s.answers) == 2 else follow_up(s)
+
+
+def test_a_lapse_is_drawn_again_under_another_seed(tmp_path, monkeypatch):
+    recipe = settings(tmp_path)
+    asker, _ = play(monkeypatch, recipe, wavering(["Thanks!", FOLLOW_UPS[1]]), answered)
+    [session], _ = records(recipe)
+    assert (session.ended, session.queries[2]) == ("target", FOLLOW_UPS[1])
+    assert lapses(recipe) == [(3, 0, "thanks")]
+    first, second = asker.shown[1:]
+    assert first == second
+    assert asker.seeds[0] == asker.seeds[1] != asker.seeds[2]
+
+
+@pytest.mark.parametrize(("redraws", "ended", "drawn"), [(0, "thanks", 0), (1, "short query", 1), (2, "target", 2)])
+def test_as_many_draws_as_the_recipe_says(tmp_path, monkeypatch, redraws, ended, drawn):
+    recipe = settings(tmp_path, f"collect.redraws={redraws}")
+    play(monkeypatch, recipe, wavering(["Thanks!", "why?", FOLLOW_UPS[1]]), answered)
+    [session], _ = records(recipe)
+    assert session.ended == ended
+    assert lapses(recipe) == [(3, 0, "thanks"), (3, 1, "short query")][:drawn]
+
+
+def test_a_kill_behind_a_lapse_makes_no_second_one(tmp_path, monkeypatch):
+    recipe = settings(tmp_path)
+    uninterrupted = settings(tmp_path, f"run.folder={tmp_path / 'other'}")
+    play(monkeypatch, uninterrupted, wavering(["Thanks!", FOLLOW_UPS[1]]), answered)
+
+    def dies(session):
+        if lapses(recipe):
+            raise KeyboardInterrupt
+        return said("Thanks!") if len(session.answers) == 2 else follow_up(session)
+
+    with pytest.raises(KeyboardInterrupt):
+        play(monkeypatch, recipe, dies, answered)
+    asker, answerer = play(monkeypatch, recipe, wavering([FOLLOW_UPS[1]]), answered)
+    assert lapses(recipe) == lapses(uninterrupted) == [(3, 0, "thanks")]
+    assert records(recipe) == records(uninterrupted)
+    assert (len(asker.shown), len(answerer.shown)) == (1, 1)  # what was said before the kill was kept
+
+
 OPENINGS = ("Name a river.", "Who painted that ceiling?", "Recommend some soup.", "How tall are giraffes?")
 # By place in the order of sessions: the second loses its last exchange, the third all but its first, the fourth asks
 # again what the third alone had asked, and the second's opening.
@@ -152,7 +215,7 @@ def across(tmp_path, monkeypatch):
     order = [session.queries[0] for session in seeds.draw(recipe, RunFolder(tmp_path, "collect"))]
     lines = dict(zip(order, (*SAID, ("Why so cold?", order[1])), strict=True))
     chats = FunctionChat(lambda s: said(lines[s.queries[0]][len(s.answers) - 1])), FunctionChat(answered)
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: chats[spec != recipe.collect.asker])
+    monkeypatch.setattr(loop, "open_chat", lambda spec, *_: chats[spec != recipe.collect.asker])
     return recipe, [(order[0], *SAID[0]), (order[1], SAID[1][0]), (order[3], "Why so cold?")]
 
 
@@ -226,6 +289,7 @@ def test_failed_calls_never_enter_a_dialogue_and_are_retried(tmp_path, monkeypat
     assert ([session.queries[0] for session in sessions], rejected) == (["Name a river."], [])
     _, answerer = play(monkeypatch, recipe, follow_up, answered)
     assert {shown.queries[0] for shown in answerer.shown} == {SEED}
+    assert [len(shown.queries) for shown in answerer.shown] == [2, 3]  # the session goes on where it failed
     sessions, _ = records(recipe)
     assert sorted(session.queries[0] for session in sessions) == [SEED, "Name a river."]
     assert all(session.ended == "target" for session in sessions)
@@ -233,12 +297,79 @@ def test_failed_calls_never_enter_a_dialogue_and_are_retried(tmp_path, monkeypat
 
 def test_a_run_that_nobody_answers_gives_up(tmp_path, monkeypatch):
     seeds = [f"Name river number {number}." for number in range(200)]
-    recipe = settings(tmp_path, "collect.chunk=8", seeds=seeds)
+    recipe = settings(tmp_path, "collect.in_flight=8", seeds=seeds)
     asker, answerer = FunctionChat(follow_up), FunctionChat(lambda s: Reply.failure("connection: refused"))
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    monkeypatch.setattr(loop, "open_chat", lambda spec, *_: asker if spec == recipe.collect.asker else answerer)
     with pytest.raises(UserError, match="64 of 200 sessions have failed calls, stopped after"):
         loop.run(recipe)
     assert len(answerer.shown) == 64
+
+
+def test_the_budget_of_calls_holds_over_attempts_and_loses_nothing(tmp_path):
+    seeds = [f"Name river number {number}." for number in range(6)]
+
+    def capped(calls, folder="runs"):
+        budget = f"budget.calls={calls}"
+        return settings(tmp_path, budget, f"run.folder={tmp_path / folder}", "collect.keep_turns=1", seeds=seeds)
+
+    def usage(recipe):
+        return json.loads((recipe.folder("collect") / "usage.json").read_text())["scripted"]["calls"]
+
+    for calls in (5, 12):
+        with pytest.raises(
+            UserError, match=rf"the budget is spent: {calls} of {calls} calls \(budget.calls\)"
+        ) as caught:
+            loop.run(capped(calls))
+        assert "Raise that key and run parrot collect again" in str(caught.value)
+        assert usage(capped(calls)) == calls
+    loop.run(capped("none"))
+    loop.run(capped("none", "other"))
+    assert records(capped("none")) == records(capped("none", "other"))
+    assert manifest(capped("none"))["calls"] == manifest(capped("none", "other"))["calls"]  # none was made twice
+
+
+def test_money_is_capped_by_prices_and_needs_them(tmp_path):
+    def usual(request):
+        return completion("It is.", usage={"prompt_tokens": 1000, "completion_tokens": 500})
+
+    seeds = [f"Name river number {number}." for number in range(20)]
+    with loopback(usual) as server:
+        spec = f'{{ kind = "server", base_url = "{server.address}", model = "m", concurrency = 1 }}'
+        money = [f"collect.answerer={spec}", "budget.money=0.01"]
+        with pytest.raises(UserError, match=r"the model m has no price.*\[prices.\"m\"\]"):
+            loop.run(settings(tmp_path, *money, turns=2))
+        assert not (tmp_path / "runs").exists()
+        money.append("prices.m={input=1, output=2}")  # 0.002 a call: 5 calls
+        with pytest.raises(UserError, match=r"the budget is spent: 0.0100 of 0.01 after .* calls \(budget.money\)"):
+            loop.run(settings(tmp_path, *money, seeds=seeds, turns=2))
+        assert len(server.requests) == 5
+        server.usual = lambda request: completion("It is.")
+        with pytest.raises(UserError, match="m does not say what it used"):
+            loop.run(settings(tmp_path, *money, "budget.money=1", seeds=seeds, turns=2))
+        assert len(server.requests) == 6
+        loop.run(settings(tmp_path, *money, "budget.money=none", seeds=seeds, turns=2))
+    calls = manifest(settings(tmp_path))["calls"]["m"]
+    assert (calls["calls"], calls["prompt_tokens"], calls["tokens"]) == (len(server.requests), 5000, 2500)
+    assert (calls["money"], calls["without usage"]) == (0.01, len(server.requests) - 5)
+
+
+def test_a_prompted_asker_is_shown_flipped_roles_behind_its_instruction(tmp_path, monkeypatch):
+    recipe = settings(tmp_path, "collect.prompted=true", turns=2)
+
+    def ask(shown):
+        assert shown.due == "assistant"
+        return said(FOLLOW_UPS[0])
+
+    asker, answerer = play(monkeypatch, recipe, ask, answered)
+    [shown] = asker.shown
+    assert shown.answers == (SEED,)
+    assert "You play the human user" in shown.queries[0]
+    assert shown.queries[1] == "Answer 1."
+    assert shown.id != answerer.shown[0].id  # or one model in both roles would share seeds and prefixes
+    [session], _ = records(recipe)
+    assert session.queries == (SEED, FOLLOW_UPS[0])
+    text = (recipe.folder("collect") / "recipe.toml").read_text()
+    assert "prompt: asker" in text
 
 
 def test_one_chat_for_both_where_the_specs_are_equal(tmp_path, monkeypatch):
@@ -246,7 +377,7 @@ def test_one_chat_for_both_where_the_specs_are_equal(tmp_path, monkeypatch):
     recipe = settings(tmp_path, f"collect.asker={both}", f"collect.answerer={both}")
     opened = []
 
-    def open_chat(spec, _):
+    def open_chat(spec, *_):
         opened.append(FunctionChat(lambda s: follow_up(s) if s.due == "user" else answered(s)))
         return opened[-1]
 
@@ -338,7 +469,7 @@ def kill_overrides(folder: Path) -> list[str]:
         "collect.sessions=40",
         "collect.min_turns=2",
         "collect.max_turns=6",
-        "collect.chunk=4",
+        "collect.in_flight=4",
         f"collect.asker={script(folder / 'asker.jsonl', ASKER)}",
         f"collect.answerer={script(folder / 'answerer.jsonl', ANSWERER)}",
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import negatives
 from parrot_lite.collect.shown import irrelevant
 from parrot_lite.context import dependence
@@ -56,7 +57,7 @@ def settings(folder, files, *overrides):
 
 def write(monkeypatch, recipe, answer):
     writer = FunctionChat(answer)
-    monkeypatch.setattr(negatives, "open_chat", lambda *_: writer)
+    monkeypatch.setattr(negatives, "open_chat", lambda spec, recipe, meter: Metered(writer, meter))
     negatives.run(recipe)
     return writer
 
@@ -184,7 +185,7 @@ def test_counts_are_those_of_the_files(tmp_path, monkeypatch):
     # Chosen at the three turns: "The hive is outside.", "Winter.", "Springs are."; at the last no neglect is left.
     assert done["mean_words"]["neglect, structural"] == {"negative": 2, "chosen": 2.5}
     assert done["mean_words"]["misunderstanding, structural"] == {"negative": 2, "chosen": 2.3}
-    assert done["calls"]["writer"]["calls"] == 12  # 3 turns x (3 kinds + a guess)
+    assert done["calls"]["function"]["calls"] == 12  # 3 turns x (3 kinds + a guess)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +253,17 @@ def test_failed_calls_leave_the_session_unfinished_and_are_retried(tmp_path, mon
     assert [dialogue.id for dialogue in writer.shown] == ["river/2/same-writer/structural"]
     assert [tree.id for tree in result(recipe, "trees.jsonl", SessionTree)] == ["river", "bees"]
     assert len(result(recipe, "skipped.jsonl", Rejected)) == 1
+
+
+def test_a_budget_stops_the_stage_and_a_larger_one_goes_on(tmp_path):
+    files = [data(tmp_path, "a.jsonl", BEES, PERU, RIVER)]
+    with pytest.raises(UserError, match=r"the budget is spent: 5 of 5 calls \(budget.calls\)"):
+        negatives.run(settings(tmp_path, files, "negatives.chunk=1", "budget.calls=5"))
+    recipe = settings(tmp_path, files, "negatives.chunk=1")
+    negatives.run(recipe)
+    assert len(result(recipe, "trees.jsonl", SessionTree)) == 2
+    done = json.loads((recipe.folder("negatives") / "manifest.json").read_text())
+    assert done["calls"]["scripted"]["calls"] == 5 + 12  # the session in hand is begun again
 
 
 def test_the_latest_turns_and_every_file_in_turn(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def write_by(monkeypatch, recipe, writer, policy):
     chats = FunctionChat(writer), FunctionChat(policy)
     chats[1].name = "policy"
     monkeypatch.setattr(negatives, "inputs_of", lambda *_: {})
-    monkeypatch.setattr(negatives, "open_chat", lambda spec, _: chats[spec == recipe.negatives.policy])
+    monkeypatch.setattr(negatives, "open_chat", lambda spec, *_: chats[spec == recipe.negatives.policy])
     negatives.run(recipe)
     return chats
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import negatives, scorer, verdicts, worse
 from parrot_lite.collect.prompts import load as load_prompt
 from parrot_lite.collect.scorer import laid_down
@@ -42,7 +43,7 @@ def write(monkeypatch, recipe, judge, writer=answer):
     chats = FunctionChat(writer), FunctionChat(judge)
     monkeypatch.setattr(negatives, "inputs_of", lambda *_: {})
     monkeypatch.setattr(negatives, "open_chat", lambda *_: chats[0])
-    monkeypatch.setattr(worse, "open_chat", lambda *_: chats[1])
+    monkeypatch.setattr(worse, "open_chat", lambda spec, recipe, meter: Metered(chats[1], meter))
     negatives.run(recipe)
     return chats[1]
 
@@ -100,8 +101,8 @@ def test_a_judge_is_asked_in_both_orders_and_worse_is_what_both_say(tmp_path, mo
     assert counts(recipe)["misunderstanding, structural: kept, not worse"] == 1
     assert counts(recipe)["degraded, prompted: kept, no verdict"] == 1
     assert counts(recipe)["same-writer, structural: kept"] == 1  # counted, not left out
-    calls = json.loads((recipe.folder("negatives") / "manifest.json").read_text())["calls"]["judge"]
-    assert (calls["name"], calls["calls"], calls["cut"]) == ("function", 10, 1)
+    calls = json.loads((recipe.folder("negatives") / "manifest.json").read_text())["calls"]["function"]
+    assert (calls["calls"], calls["cut"]) == (10, 1)
 
 
 def test_what_the_judge_reads_by_hand(tmp_path):

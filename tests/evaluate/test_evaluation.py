@@ -11,7 +11,7 @@ import pytest
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation
 from parrot_lite.evaluate.records import Likelihood, Played
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Budget, Recipe, load
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Judgment
 
@@ -95,6 +95,18 @@ def test_resume_after_a_kill_gives_the_same_files(tmp_path: Path) -> None:
     assert _judgments(killed) == _judgments(whole)
 
 
+def test_a_budget_stops_the_stage_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    capped = recipe.model_copy(update={"budget": Budget(calls=200)})  # 192 answers, 8 verdicts
+    with pytest.raises(UserError, match=r"the budget is spent: 200 of 200 calls \(budget.calls\)"):
+        evaluation.run(capped)
+    assert len(list(read(recipe.folder("eval") / "answers.jsonl", Played))) == 24
+    evaluation.run(recipe)
+    assert len(_judgments(recipe)) == 192
+    manifest = json.loads((recipe.folder("eval") / "manifest.json").read_text())
+    assert manifest["calls"]["scripted"]["calls"] >= 384  # and one more where a verdict had to be repaired
+
+
 def test_failed_verdicts_stop_the_stage_and_are_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +121,7 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     opened: list[str] = []
     real = evaluation.open_chat
 
-    def mended(spec: object, recipe: Recipe) -> object:
+    def mended(spec: object, recipe: Recipe, _: object) -> object:
         opened.append(spec.path)  # type: ignore[attr-defined]
         chat = real(spec, recipe)  # type: ignore[arg-type]
         chat._replies = tuple(reply or "Rating: [[9]]" for reply in chat._replies)  # type: ignore[attr-defined]
