@@ -7,12 +7,13 @@ Every run is the real ``parrot collect`` in a process of its own, against faulty
 faults and with them, then with faults on a tenth of the sessions for the memory, and, with --kill, once more with
 kill -9 on the way; that run must end with the same records as the undisturbed one.
 
-What the columns mean. ``calls/s`` counts calls that went well, from the client's first call to its last.
-``of the bound`` is that over concurrency / latency, the most that an endpoint which answers after ``latency`` can give
-to so many callers. A call that hangs until the client's timeout occupies a caller for long, and a failed one for
-nothing: ``of the useful`` takes off concurrency x seconds what failed calls occupied (timeouts x timeout + others x
-latency). ``peak MB`` is the client's largest resident memory. ``server`` holds the faults that were made, under the
-client's names for them.
+What the columns mean. ``calls/s`` counts calls that went well, from the first call of the run to the last. ``of the
+bound`` is that over concurrency / latency, the most that an endpoint which answers after ``latency`` can give to so
+many callers. A call that hangs until the client's timeout occupies a caller for long, and a failed one for nothing:
+``of the useful`` takes off concurrency x seconds what failed calls occupied (timeouts x timeout + others x latency).
+``in the middle`` is the same from the call at 10% to that at 90%: without the start, and without the end, when fewer
+sessions are left than callers. ``peak MB`` is the client's largest resident memory. ``server`` holds the faults that
+were made, under the client's names for them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,8 +88,8 @@ def collect(folder: Path, given: list[str], address: str, kills: int, between: i
     with (folder / "log").open("a") as log:
         for _ in range(kills):
             process = subprocess.Popen(command, env=environment, stderr=log)
-            enough = counted(address)["calls"] + between
-            while process.poll() is None and counted(address)["calls"] < enough:
+            enough = ask(address, "counts")["calls"] + between
+            while process.poll() is None and ask(address, "counts")["calls"] < enough:
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
@@ -102,11 +104,18 @@ def records(stage: Path) -> list[str]:
     return sorted(line for name in FILES for line in (stage / name).read_text(encoding="utf-8").splitlines())
 
 
-def counted(address: str) -> dict[str, Any]:
+def ask(address: str, what: str) -> Any:
     """What the server has counted."""
-    with urllib.request.urlopen(f"{address}/counts", timeout=10) as answer:
-        counts: dict[str, Any] = json.loads(answer.read())
-    return counts
+    with urllib.request.urlopen(f"{address}/{what}", timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def useful(calls: list[tuple[float, str]], latency: float, concurrency: int) -> float:
+    """The share of the callers' seconds in which they waited for what went well, without those of failed calls."""
+    kinds = Counter(kind for _, kind in calls[:-1])
+    good = kinds.pop("good", 0) * latency
+    wasted = kinds.pop("hang", 0) * TIMEOUT + kinds.total() * latency
+    return good / (concurrency * (calls[-1][0] - calls[0][0]) - wasted)
 
 
 def measure(
@@ -116,25 +125,22 @@ def measure(
     with endpoint(latency, faults) as address:
         given = overrides(folder, address, sessions, turns, concurrency)
         stage = collect(folder, given, address, kills, sessions * (2 * turns - 1) // (kills + 2))
-        server = counted(address)
+        server, calls = ask(address, "counts"), ask(address, "calls")
     manifest = json.loads((stage / "manifest.json").read_text(encoding="utf-8"))
     (client,) = manifest["calls"].values()
-    seconds = server["last"] - server["first"]
-    failures = client["failures"]
-    failed = sum(failures.values())
-    wasted = failures.get("timeout", 0) * TIMEOUT + (failed - failures.get("timeout", 0)) * latency
-    good = server["good"] * latency
+    rate = server["good"] / (calls[-1][0] - calls[0][0])
     return {
         "sessions": manifest["counts"]["sessions"],
         "exchanges": manifest["counts"]["exchanges"],
         "calls": client["calls"],
-        "failures": dict(sorted(failures.items())),
+        "failures": dict(sorted(client["failures"].items())),
         "server": {KINDS[kind]: count for kind, count in sorted(server.items()) if kind in KINDS},
         "server calls": server["calls"],
-        "seconds": round(seconds, 1),
-        "calls/s": round(server["good"] / seconds, 1),
-        "of the bound": round(good / (concurrency * seconds), 3),
-        "of the useful": round(good / (concurrency * seconds - wasted), 3),
+        "seconds": round(calls[-1][0] - calls[0][0], 1),
+        "calls/s": round(rate, 1),
+        "of the bound": round(rate * latency / concurrency, 3),
+        "of the useful": round(useful(calls, latency, concurrency), 3),
+        "in the middle": round(useful(calls[len(calls) // 10 : len(calls) * 9 // 10], latency, concurrency), 3),
         "peak MB": manifest["peak_memory_mb"],
         "records": records(stage),
     }

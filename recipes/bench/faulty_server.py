@@ -1,7 +1,8 @@
 """An OpenAI-compatible endpoint on loopback that is slow and, in a share of its calls, broken; a double for load tests.
 
 Run: python recipes/bench/faulty_server.py --latency 0.2 --faults 0.1. It prints its address, answers POST
-/v1/chat/completions until it is killed, and GET /counts with what it has done so far.
+/v1/chat/completions until it is killed, GET /counts with what it has done so far by kind, and GET /calls with the
+second and the kind of each call.
 
 What it says depends on the request's seed and messages alone; whether a call is broken, and how, on ``--seed``, the
 request and how often that request has come before. So faults never change a text, and a retry may go through.
@@ -50,14 +51,14 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class Endpoint:
-    """Serves connections. ``counts`` holds calls, good ones, faults by kind, and when the first and last call came."""
+    """Serves connections. ``counts`` holds calls, good ones and faults by kind, ``calls`` when each came."""
 
     def __init__(self, latency: float, faults: float, seed: int, retry_after: str, hang: float) -> None:
         self._latency, self._faults, self._seed = latency, faults, seed
         self._retry_after, self._hang = retry_after, hang
         self._come: Counter[bytes] = Counter()
         self.counts: Counter[str] = Counter({"calls": 0, "good": 0})
-        self.times: tuple[float, float] | None = None
+        self.calls: list[tuple[float, str]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it closes or a fault breaks it."""
@@ -71,16 +72,15 @@ class Endpoint:
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if head.startswith(b"GET"):
-            first, last = self.times or (0.0, 0.0)
-            _write(writer, 200, json.dumps({**self.counts, "first": first, "last": last + self._latency}).encode())
+            _write(writer, 200, json.dumps(self.calls if head.startswith(b"GET /calls ") else self.counts).encode())
             return True
         lines = head.lower().split(b"\r\n")
         length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
         body = await reader.readexactly(length)
         self.counts["calls"] += 1
-        self.times = (self.times[0] if self.times else time.monotonic(), time.monotonic())
         fault = self._fault(body)
         self.counts[fault or "good"] += 1
+        self.calls.append((round(time.monotonic(), 3), fault or "good"))
         await asyncio.sleep(self._hang if fault == "hang" else self._latency)
         if fault == "hang" or writer.is_closing():
             return False
