@@ -303,7 +303,7 @@ def test_the_asker_goes_on_from_given_sessions(tmp_path: Path, monkeypatch: pyte
         return said("") if session.queries[0] == "Name a valley." else said(f"And {session.id[-12:]}?")
 
     asker, answerer = FunctionChat(ask), FunctionChat(lambda session: said(f"Answer {len(session.queries)}."))
-    monkeypatch.setattr(loop, "open_chat", lambda spec, _: asker if spec == recipe.collect.asker else answerer)
+    monkeypatch.setattr(loop, "open_chat", lambda spec, *_: asker if spec == recipe.collect.asker else answerer)
     monkeypatch.setattr(loop, "_target", lambda session, _: loop._shortest(session))  # one new exchange each
     monkeypatch.setattr(loop, "inputs_of", lambda spec, _: {})
     loop.run(recipe)
