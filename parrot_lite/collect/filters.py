@@ -46,6 +46,47 @@ ROLE_DRIFT = re.compile(
     r"|(?:assistant|ai|chatgpt)\s*:"
 )
 
+CLAUSE_END = re.compile(r"[.,!;:\n…]+|\s[-–—]+\s")
+FILLER = r"(?:(?:ok(?:ay)?|oh|ah|wow|well|yes|yeah|no|great|perfect|alright|awesome|and|so|again|i see|got it)\s+)*"
+VERY = r"(?:very|really|so|quite|truly|super|just|such|absolutely|extremely|most|too|a|an|the|much|more|what|all)"
+GOOD = (
+    r"(?:great|good|nice|perfect|wonderful|amazing|awesome|excellent|fantastic|brilliant|superb|lovely|cool|fine|helpful"
+    r"|useful|interesting|informative|clear|impressive|incredible|insightful|kind|beautiful|best|well done|well said"
+    r"|good job|great job|nice work|great work|congratulations|makes sense)"
+)
+PRAISED = r"(?:answer|response|explanation|idea|advice|tip|suggestion|list|point|help|job|work|one|information|info)s?"
+UNASKED = r"(?:(?!\b(?:but|now|then|can|could|would|please|what|how|which|why|who|also|next|instead)\b).)*"
+COURTESY = re.compile(
+    FILLER + r"(?:"
+    rf"(?:many |no )?(?:thanks|thank you|thank u|thx|cheers)\b(?: (?:so|very) much| a (?:lot|bunch|million|ton))?{UNASKED}"
+    rf"|(?:i|we) (?:{VERY} )*appreciate\b{UNASKED}|much appreciated"
+    rf"|(?:(?:that|this|it|these|those|you|your \w+)(?:'s|'re|'ve been| is| are| was| were| has been| have been| sounds"
+    rf"| looks) )?(?:{VERY} )*{GOOD}(?: {PRAISED})?(?: indeed| to know| to hear)?"
+    r"|(?:i|we) (?:really |just |absolutely )?(?:love|like|enjoyed?|loved|liked) (?:it|that|this|them|your \w+)"
+    rf"|you(?:'ve| have)? (?:really |already )?(?:helped|been of)\b{UNASKED}"
+    r"|(?:good ?bye|bye(?: bye)?)(?: for now)?|see you(?: later| soon| then| around)?|take care|good ?night|farewell"
+    rf"|(?:have|wish you) a (?:{VERY} )*{GOOD} \w+(?: ahead| too)?|(?:un)?til next time|talk to you (?:later|soon)"
+    r"|that(?:'s| is| was|'ll be| will be) (?:all|it)(?: i (?:need(?:ed)?|wanted)(?: to know)?)?(?: for (?:now|today))?"
+    r"|(?:i have )?(?:no (?:more|further|other) questions|nothing else)(?: for (?:now|today))?"
+    r")(?: then| again| indeed| everyone| friend)?"
+)
+# Says that the writer is content, which closes a session only beside a word of courtesy.
+CONTENT = re.compile(
+    rf"{FILLER}(?:ok(?:ay)?|oh|ah|wow|well|yes|yeah|no|alright|got it|i see|i understand"
+    rf"|(?:i'll|i will|i'm going to|let me) (?:\w+ )?(?:try|use|give|keep|check|do|remember|look|think)\b{UNASKED})"
+)
+ASKED_LABEL = re.compile(r"(?:^|[\n.?!])\s*\W{0,3}(?:user|human|me|q|question|asker)\W{0,2}:", re.IGNORECASE)
+ANSWER_LABEL = re.compile(
+    r"(?:^|[\n.?!])\s*\W{0,3}(?:(?P<model>assistant|ai|ai assistant|chatgpt|bot)|a|answer|response)\W{0,2}:\W*\w",
+    re.IGNORECASE,
+)
+TEMPLATE_MARK = re.compile(r"<\|?(?:im_start\|>\s*assistant|assistant)\|?>?|\[/INST\]|### (?:response|assistant)", re.I)
+ANSWER_WORDS = 30  # behind a question; a person who writes as much behind one speaks of himself, or shows something
+# What marks the text behind a question as the asker's own matter and not as the answer.
+OWN_MATTER = re.compile(
+    r"\b(?:i|i'm|i've|i'd|my|mine|me|we|our|us|please|this|these|following|below|above|here)\b|```|\"", re.IGNORECASE
+)
+
 
 def repeats(query: str, earlier: Sequence[str], max_rouge: float) -> bool:
     """Whether a query says what an earlier one of its session said: ROUGE-L f-measure of ``max_rouge`` or more."""
@@ -80,6 +121,29 @@ def refusal(answer: str) -> bool:
 def role_drift(query: str) -> bool:
     """Whether the asker's query begins as an assistant would: "Sure, here is ...", "As an AI ..."."""
     return ROLE_DRIFT.match(_plain(query)) is not None
+
+
+def thanks(query: str) -> bool:
+    """Whether a query does nothing but thank, praise or say goodbye: "Great, thank you!", "That's all for now, bye"."""
+    text = _plain(query)
+    clauses = [clause.strip() for clause in CLAUSE_END.split(text) if clause.strip(" \t'\"*()")]
+    if "?" in text or not clauses:
+        return False
+    courteous = [COURTESY.fullmatch(clause) is not None for clause in clauses]
+    return any(courteous) and all(
+        polite or CONTENT.fullmatch(clause) for polite, clause in zip(courteous, clauses, strict=True)
+    )
+
+
+def answers_itself(query: str) -> bool:
+    """Whether the asker writes both sides: "User: ... Assistant: ...", or a question and a long answer behind it."""
+    label = ANSWER_LABEL.search(query)
+    if TEMPLATE_MARK.search(query) or (label and (label["model"] or ASKED_LABEL.search(query[: label.start() + 1]))):
+        return True
+    question, mark, rest = query.partition("?")
+    if not mark or "?" in rest or OWN_MATTER.search(query.replace("’", "'")):
+        return False
+    return len(WORD.findall(rest)) >= ANSWER_WORDS
 
 
 def _plain(text: str) -> str:

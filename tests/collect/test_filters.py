@@ -2,7 +2,15 @@
 
 import pytest
 
-from parrot_lite.collect.filters import refusal, repeats, role_drift, sensitive, too_short
+from parrot_lite.collect.filters import (
+    answers_itself,
+    refusal,
+    repeats,
+    role_drift,
+    sensitive,
+    thanks,
+    too_short,
+)
 
 
 def test_rouge_l_at_the_threshold_repeats():
@@ -81,3 +89,62 @@ def test_refusals_are_known_by_their_beginning(answer, refused):
 )
 def test_an_asker_that_speaks_like_an_assistant_has_drifted(query, drifted):
     assert role_drift(query) is drifted
+
+
+@pytest.mark.parametrize(
+    ("query", "only"),
+    [
+        ("Thank you!", True),
+        ("Ok thanks a lot, that's very helpful.", True),
+        ("Great, thank you so much for your help with the garden!", True),
+        ("Thanks, I'll try that tomorrow.", True),
+        ("That was a great explanation. I really appreciate it.", True),
+        ("That’s all for now, goodbye!", True),
+        ("Perfect", True),
+        ("Have a nice day!", True),
+        ("You've been very helpful.", True),
+        ("Wow, amazing", True),
+        ("Thanks! And in winter?", False),
+        ("Thanks, now make it shorter.", False),
+        ("Great, translate that into French.", False),
+        ("Thanks for the list but sort it by price", False),
+        ("I'll try that.", False),  # says nothing courteous
+        ("Great Gatsby", False),
+        ("Thank the committee for the invitation in one line.", False),
+        ("Write a thank you note.", False),
+        ("Is that good?", False),
+        ("Yes", False),
+        ("", False),
+        ("谢谢", False),  # in other scripts nothing is recognised
+    ],
+)
+def test_thanks_and_goodbyes_that_ask_for_nothing(query, only):
+    assert thanks(query) is only
+
+
+LONG = "The moon is about 384,400 kilometres away. " * 6  # 42 words
+
+
+@pytest.mark.parametrize(
+    ("query", "both"),
+    [
+        ("User: How far is it?\nAssistant: Far.", True),
+        ("How far is it? Assistant: It is far away.", True),
+        ("Q: How far is it? A: Far away.", True),
+        ("**Human:** How far?\n\n**AI:** Far away.", True),
+        ("How far is it? <|im_start|>assistant\nFar.", True),
+        (f"How far is the moon? {LONG}", True),
+        (f"How far is the moon?\n\n{LONG}", True),
+        ("How far is the moon? About 384,400 kilometres?", False),
+        ("How far is the moon? Answer in miles.", False),
+        (f"Can you summarise this? {LONG}", False),
+        (f"Why does it not start? I changed the plug, and my neighbour cleaned the tank. {LONG}", False),
+        (f"How far is the moon? {LONG} Is that right?", False),
+        ("Question: How far is the moon? Answer:", False),  # asks to be completed
+        ("What does AI: Artificial Intelligence end with?", False),
+        ("Options. A: red. B: blue. Pick one.", False),
+        ("", False),
+    ],
+)
+def test_an_asker_that_writes_both_sides(query, both):
+    assert answers_itself(query) is both
