@@ -51,14 +51,14 @@ FILLER = r"(?:(?:ok(?:ay)?|oh|ah|wow|well|yes|yeah|no|great|perfect|alright|awes
 VERY = r"(?:very|really|so|quite|truly|super|just|such|absolutely|extremely|most|too|a|an|the|much|more|what|all)"
 GOOD = (
     r"(?:great|good|nice|perfect|wonderful|amazing|awesome|excellent|fantastic|brilliant|superb|lovely|cool|fine|helpful"
-    r"|useful|interesting|informative|clear|impressive|incredible|insightful|kind|beautiful|best|well done|well said"
+    r"|useful|interesting|informative|impressive|incredible|insightful|kind|beautiful|best|well done|well said"
     r"|good job|great job|nice work|great work|congratulations|makes sense)"
 )
 PRAISED = r"(?:answer|response|explanation|idea|advice|tip|suggestion|list|point|help|job|work|one|information|info)s?"
 UNASKED = r"(?:(?!\b(?:but|now|then|can|could|would|please|what|how|which|why|who|also|next|instead)\b).)*"
 COURTESY = re.compile(
     FILLER + r"(?:"
-    rf"(?:many |no )?(?:thanks|thank you|thank u|thx|cheers)\b(?: (?:so|very) much| a (?:lot|bunch|million|ton))?{UNASKED}"
+    rf"(?:many |no )?(?:thanks|thank you|thank u|thx|cheers)\b{UNASKED}"
     rf"|(?:i|we) (?:{VERY} )*appreciate\b{UNASKED}|much appreciated"
     rf"|(?:(?:that|this|it|these|those|you|your \w+)(?:'s|'re|'ve been| is| are| was| were| has been| have been| sounds"
     rf"| looks) )?(?:{VERY} )*{GOOD}(?: {PRAISED})?(?: indeed| to know| to hear)?"
@@ -73,6 +73,7 @@ COURTESY = re.compile(
 # Says that the writer is content, which closes a session only beside a word of courtesy.
 CONTENT = re.compile(
     rf"{FILLER}(?:ok(?:ay)?|oh|ah|wow|well|yes|yeah|no|alright|got it|i see|i understand"
+    rf"|(?:i'm|i am|i think i'm)(?: all)? (?:alright|done|set|good){UNASKED}"
     rf"|(?:i'll|i will|i'm going to|let me) (?:\w+ )?(?:try|use|give|keep|check|do|remember|look|think)\b{UNASKED})"
 )
 ASKED_LABEL = re.compile(r"(?:^|[\n.?!])\s*\W{0,3}(?:user|human|me|q|question|asker)\W{0,2}:", re.IGNORECASE)
@@ -84,7 +85,9 @@ TEMPLATE_MARK = re.compile(r"<\|?(?:im_start\|>\s*assistant|assistant)\|?>?|\[/I
 ANSWER_WORDS = 30  # behind a question; a person who writes as much behind one speaks of himself, or shows something
 # What marks the text behind a question as the asker's own matter and not as the answer.
 OWN_MATTER = re.compile(
-    r"\b(?:i|i'm|i've|i'd|my|mine|me|we|our|us|please|this|these|following|below|above|here)\b|```|\"", re.IGNORECASE
+    r"\b(?:i|i'm|i've|i'd|my|mine|me|we|our|us|please|this|these|following|below|above|here|select|choose)\b|```|\""
+    r"|^\W*[a-d][.)]",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -140,7 +143,7 @@ def answers_itself(query: str) -> bool:
     label = ANSWER_LABEL.search(query)
     if TEMPLATE_MARK.search(query) or (label and (label["model"] or ASKED_LABEL.search(query[: label.start() + 1]))):
         return True
-    question, mark, rest = query.partition("?")
+    _, mark, rest = query.partition("?")
     if not mark or "?" in rest or OWN_MATTER.search(query.replace("’", "'")):
         return False
     return len(WORD.findall(rest)) >= ANSWER_WORDS
