@@ -30,6 +30,7 @@ Rerun = Annotated[bool, typer.Option("--rerun", help="discard this stage's resul
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show what this stage and those before it would do")]
 
 DEMO = "recipes/demo.toml"
+EXTRAS = {"llama_cpp": "gguf", "matplotlib": "report", "rapidfuzz": "report", "sklearn": "report"}
 
 
 def _logs(recipe: Recipe, rerun: bool) -> None:
@@ -128,6 +129,21 @@ def show(
     room.run(file, _load(recipe, overrides), speaker, number)
 
 
+@app.command()
+def stats(
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="data sets: JSONL or JSON")] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="a data set under another name")] = None,
+    out: Annotated[Path | None, typer.Option(help="a folder for stats.md, stats.json and plots")] = None,
+    sessions: Annotated[int | None, typer.Option(min=1, help="draw so many sessions of each")] = None,
+    chunks: Annotated[bool, typer.Option("--chunks", help="count ShareGPT's chunks, not its conversations")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
+) -> None:
+    """Compare data sets: the paper's Table 1, words, and what askers should not say."""
+    from parrot_lite.collect import compare
+
+    compare.run(files or [], name or [], out, sessions, chunks, seed)
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
@@ -164,7 +180,7 @@ def main() -> None:
         raise
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        extra = "gguf" if package == "llama_cpp" else "train"
+        extra = EXTRAS.get(package, "train")
         fix = f"Run make setup, or in the checkout: pip install '.[{extra}]'"
         _fail(f"the package {package} is not installed. {fix}", error, debug)
     except Exception as error:
