@@ -144,6 +144,14 @@ def stats(
     compare.run(files or [], name or [], out, sessions, chunks, seed)
 
 
+@app.command()
+def asker_report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> None:
+    """Measure the asker against real users: held-out likelihood, ends of turns, whether its queries can be told."""
+    from parrot_lite.evaluate import asker
+
+    asker.run(_load(recipe, overrides))
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,

@@ -85,7 +85,7 @@ def measure(name: str, file: str, sessions: int | None, chunks: bool, seed: int)
         raise UserError("holds no session with an answered query", str(path))
     if unit == CONVERSATIONS:
         unit = f"{unit}, {counts['conversations']} rejoined from {counts['chunks']} chunks"
-    return tally.result(name, path.name, unit, counts)
+    return tally.result(name, path.name, unit, +counts)
 
 
 CONVERSATIONS = "conversations"
@@ -269,7 +269,7 @@ def _faults(data_sets: Sequence[DataSet]) -> Table:
             "Role drift: begins as an assistant would. Answers itself: writes both sides. Thanks: does nothing but "
             "thank, praise or take leave; people do, too.",
             "Repeated: another session has the query word for word; a larger data set has more of these.",
-            "± — where no session has any, or every one the same share.",
+            "± — where no session has any, or all have the same share: then the spread is not known.",
         ),
     )
 

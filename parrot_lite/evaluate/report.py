@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import re
 import textwrap
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parrot_lite.errors import UserError
 from parrot_lite.evaluate.judge import NO_ANSWER
 from parrot_lite.evaluate.records import Condition, Likelihood, Played
 from parrot_lite.evaluate.statistics import Estimate, Values, difference, mean
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
-from parrot_lite.store import read, require, write_atomically
+from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Judgment, derive_seed
 
@@ -52,12 +50,7 @@ def show(recipe: Recipe) -> None:
 
 def build(recipe: Recipe) -> Report:
     """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
-    folder = require(recipe, "eval")
-    kept = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    kept.pop("inputs", None)
-    if kept != recipe.resolved("eval"):
-        fix = "Undo the change, or run: parrot eval --rerun"
-        raise UserError("the evaluation there was made with another recipe", str(folder), fix)
+    folder = require_unchanged(recipe, "eval")
     played = list(read(folder / "answers.jsonl", Played))
     judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
     probed = folder / "likelihoods.jsonl"  # not there where no model is local
@@ -316,10 +309,11 @@ def size(name: str) -> str | None:
     ('135M', '7B', None)
     """
     found: list[str] = re.findall(r"(?<![\d.])\d+(?:\.\d+)?[MmBb](?![A-Za-z\d])", name)
-    return max(found, key=_parameters) if found else None
+    return max(found, key=parameters) if found else None
 
 
-def _parameters(size: str) -> float:
+def parameters(size: str) -> float:
+    """What ``size`` told, as a number."""
     return float(size[:-1]) * (1e9 if size[-1] in "Bb" else 1e6)
 
 
@@ -333,5 +327,5 @@ def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:
         f"a {told} {role} proves the path, not the result"
         for role, sizes in found.items()
         for told in sorted(sizes)
-        if _parameters(told) < SMALL
+        if parameters(told) < SMALL
     ]
