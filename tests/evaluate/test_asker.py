@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from parrot_lite.collect import logs
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import asker, user_turns
 from parrot_lite.evaluate.records import UserTurn
+from parrot_lite.lm import attention
+from parrot_lite.lm.model import load_renderer
 from parrot_lite.recipe import Recipe, dump
 from parrot_lite.store import read
 from parrot_lite.train import sft
@@ -69,6 +72,29 @@ def test_user_turns_are_those_of_transformers(trained: tuple[Recipe, Path]) -> N
                 assert (one.tokens, one.ended, one.inside, one.alarms) == (tokens, ended, inside, alarms)
                 assert (one.nll, one.end) == pytest.approx((nll, end), abs=1e-3)
     assert not found
+
+
+def test_ends_and_false_alarms_are_those_of_transformers(trained: tuple[Recipe, Path]) -> None:
+    """With a head that expects the end-of-turn mark about every second time."""
+    made, base = trained
+    renderer = load_renderer(made.model)
+    plain, model = (AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32) for _ in range(2))
+    with torch.no_grad():
+        for one in (plain, model):
+            one.get_output_embeddings().weight[renderer.tokenizer.convert_tokens_to_ids("<|im_end|>")] *= 12
+            one.requires_grad_(False)
+    attention.use(model, 2048)
+    ended, alarms = Counter[bool](), 0
+    for session in first_turns(8, 3):
+        found = user_turns.turns_of(model, renderer, session, 2048, "m")
+        rows = list(plainly(plain, renderer.tokenizer, session))
+        assert [(one.turn, one.tokens, one.ended, one.inside, one.alarms) for one in found] == [
+            (turn, tokens, likeliest, inside, false) for turn, _, tokens, _, likeliest, inside, false in rows
+        ]
+        ended.update(one.ended for one in found)
+        alarms += sum(one.alarms for one in found)
+    assert min(ended[True], ended[False]) > 1
+    assert alarms > 10
 
 
 def test_the_asker_was_trained_and_the_report_says_so(trained: tuple[Recipe, Path]) -> None:
