@@ -209,9 +209,9 @@ def _table_1(data_sets: Sequence[DataSet]) -> Table:
         (
             "A mean a session, ± half its 95% interval over sessions; — where there is none. Turns: exchanges.",
             "Dependent: queries that lean on the history by this kit's rules, which read English and see words, not "
-            "meaning; of later queries: their share of the queries after the first. The paper's were marked by GPT-4.",
+            "meaning; of later queries: their share of the queries after the first. The paper counts its own way.",
             "Topics: 1 + the queries after the first that neither lean on the history nor share a content word with "
-            "anything said before: at least so many. The paper's stand in its first version, counted otherwise.",
+            "anything said before: at least so many. The paper's are of its first version, counted its own way.",
             "Self-ROUGE: mean ROUGE-L x 100 of each query against its session's others, then over sessions of two "
             "queries or more. The paper does not define its own.",
         ),
@@ -268,7 +268,10 @@ def _faults(data_sets: Sequence[DataSet]) -> Table:
         (
             "Role drift: begins as an assistant would. Answers itself: writes both sides. Thanks: does nothing but "
             "thank, praise or take leave; people do, too.",
-            "Repeated: another session has the query word for word; a larger data set has more of these.",
+            "Repeated: another session has the query word for word; a larger data set has more of these, and one that "
+            "holds sessions twice.",
+            "Where collection's filters ended a session or asked again, the query is not in the data: its counts stand "
+            "in the manifest of collect.",
             "± — where no session has any, or all have the same share: then the spread is not known.",
         ),
     )

@@ -12,7 +12,7 @@ from parrot_lite.errors import UserError
 from parrot_lite.evaluate.records import UserTurn
 from parrot_lite.lm import attention
 from parrot_lite.lm.likelihood import predicted
-from parrot_lite.lm.model import load_for_inference, load_renderer
+from parrot_lite.lm.model import device_of, dtype_of, load_for_inference, load_renderer
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Recipe
@@ -61,6 +61,7 @@ def _computed_from(recipe: Recipe, adapter: Path, heldout: Path) -> str:
         "heldout": fingerprint(heldout),
         "base": {name: fingerprint(path) for name, path in model_inputs(recipe.model).items()},
         "model": recipe.model.model_dump(mode="json"),
+        "precision": [str(dtype_of(recipe.model)), device_of(recipe.model).type],
         "max_tokens": recipe.ask.max_tokens,
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
