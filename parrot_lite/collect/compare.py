@@ -105,15 +105,18 @@ def told(file: Path, counts: Counter[str], chunks: bool) -> tuple[str, Iterable[
     if "conversations" not in keys:
         fix = "Its items must have turns, conversations or messages"
         raise UserError("begins with no session", str(file), fix)
-    # ShareGPT's ids are <conversation>_<index of its first message>.
-    parted = [str(item.get("id", "")).rpartition("_") for item in first if isinstance(item, dict)]
-    if not all(stem and index.isdecimal() for stem, _, index in parted) or len(
-        {stem for stem, _, _ in parted}
-    ) == 1 < len(parted):
+    if not _are_chunks(first):
         return "sessions", sources.conversations(file, counts)
-    return (
-        ("chunks", sources.conversations(file, counts)) if chunks else (CONVERSATIONS, sources.sharegpt(file, counts))
-    )
+    if chunks:
+        return "chunks", sources.conversations(file, counts)
+    return CONVERSATIONS, sources.sharegpt(file, counts)
+
+
+def _are_chunks(items: Sequence[Any]) -> bool:
+    """Whether ids are ShareGPT's, <conversation>_<index of its first message>, and not one stem with numbers."""
+    parted = [str(item.get("id", "")).rpartition("_") for item in items if isinstance(item, dict)]
+    stems = {stem for stem, _, _ in parted}
+    return all(stem and index.isdecimal() for stem, _, index in parted) and (len(stems) > 1 or len(parted) == 1)
 
 
 def _peek(file: Path) -> Iterator[Any]:

@@ -48,7 +48,7 @@ def run(recipe: Recipe) -> None:
         cells = by_model(user_turns.score(recipe))
         summary = {name: estimates(cells, measure, resamples, seed) for name, measure in MEASURES.items()}
         turns = {turn: estimates(_at(cells, turn), nll, resamples, seed) for turn in _turns(cells)}
-        tables += [_summary(cells, summary), _by_turn(turns)]
+        tables += [_likelihood(cells, summary["nll"], turns), _ends(cells, summary)]
         found.update(user_turns=summary, nll_by_turn=turns)
     else:
         say("asker-report: train-ask is not finished, so there are no likelihoods")
@@ -133,40 +133,41 @@ def _turns(cells: Cells) -> list[int]:
     return sorted(turn for turn, times in sessions.items() if times >= FEWEST)
 
 
-def _summary(cells: Cells, found: Mapping[str, Mapping[str, Estimate | None]]) -> Table:
-    forms = {"nll": ".3f", "ended": ".1%", "end probability": ".3f", "false alarms": ".2%"}
-    rows = tuple(
-        (name, *(written(found[key][name], f"+{form}" if name == ROWS[2] else form) for key, form in forms.items()))
-        for name in ROWS
-    )
-    sessions = len({session for session, _ in cells["base"]})
-    inside = sum(one.inside for one in cells["base"].values())
+def _likelihood(
+    cells: Cells, found: Mapping[str, Estimate | None], turns: Mapping[int, Mapping[str, Estimate | None]]
+) -> Table:
+    rows = []
+    for label, row in (*((str(turn), row) for turn, row in turns.items()), ("all", found)):
+        base = row[ROWS[0]]
+        numbers = (written(row[name], "+.3f" if name == ROWS[2] else ".3f") for name in ROWS)
+        rows.append((label, str(base.sessions if base else 0), *numbers))
     return Table(
-        "Held-out user turns after the first",
-        ("Model", "NLL [95%]", "Ends [95%]", "P(end) [95%]", "False alarms [95%]"),
-        rows,
+        "NLL of held-out user turns after the first",
+        ("Turn", "Sessions", *(f"{name} [95%]" for name in ROWS)),
+        tuple(rows),
         (
-            f"{len(cells['base'])} turns of {sessions} sessions that the asker was not trained on.",
-            "NLL: of what the user said and the end-of-turn mark, nats per token within a session, then the mean over "
-            "sessions; lower is likelier.",
-            "Ends: turns at whose end the end-of-turn mark was the likeliest token. P(end): its probability there.",
-            f"False alarms: of the {inside:,} tokens inside turns, those where the mark was the likeliest.",
-            "Minus: paired by session.",
+            f"{len(cells['base'])} turns that the asker did not train on. Nats per token of what the user said and of "
+            "the end-of-turn mark, within a session, then the mean over sessions; lower is likelier.",
+            f"Minus: paired by session. A turn has a row where {FEWEST} sessions or more have it.",
         ),
     )
 
 
-def _by_turn(found: Mapping[int, Mapping[str, Estimate | None]]) -> Table:
-    rows = tuple(
+def _ends(cells: Cells, found: Mapping[str, Mapping[str, Estimate | None]]) -> Table:
+    forms = {"ended": ".1%", "end probability": ".3f", "false alarms": ".2%"}
+    inside = sum(one.inside for one in cells["base"].values())
+    return Table(
+        "Where those turns end",
+        ("Model", "Ends [95%]", "P(end) [95%]", "False alarms [95%]"),
+        tuple(
+            (name, *(written(found[key][name], f"+{form}" if name == ROWS[2] else form) for key, form in forms.items()))
+            for name in ROWS
+        ),
         (
-            str(turn),
-            str(base.sessions if (base := row[ROWS[0]]) else 0),
-            *(written(row[name], "+.3f" if name == ROWS[2] else ".3f") for name in ROWS),
-        )
-        for turn, row in found.items()
+            "Ends: turns at whose end the end-of-turn mark was the likeliest token. P(end): its probability there.",
+            f"False alarms: of the {inside:,} tokens inside turns, those where the mark was the likeliest.",
+        ),
     )
-    notes = (f"Turns that fewer than {FEWEST} sessions have are not shown.",)
-    return Table("NLL by turn", ("Turn", "Sessions", *(f"{name} [95%]" for name in ROWS)), rows, notes)
 
 
 class Told(NamedTuple):

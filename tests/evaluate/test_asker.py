@@ -181,11 +181,14 @@ def test_the_whole_report(trained: tuple[Recipe, Path], capsys: pytest.CaptureFi
     assert data["classifier"]["collected"]["area"]["mean"] == 1.0
     control = data["classifier"]["other real ones (control)"]["area"]
     assert 0.1 < control["mean"] < 0.9
+    (row,) = [line for line in markdown.splitlines() if line.startswith("| all |")]
+    (shown,) = [line for line in printed.splitlines() if line.startswith("all ")]
     for name in ("base", "asker", "asker minus base"):
         value = data["user_turns"]["nll"][name]["mean"]
-        shown = f"{value:+.3f}" if "minus" in name else f"{value:.3f}"
-        assert f"| {name} | {shown} [" in markdown
-        assert f"{shown} [" in printed
+        number = f"{value:+.3f}" if "minus" in name else f"{value:.3f}"
+        assert f"| {number} [" in row
+        assert f" {number} [" in shown
+        assert any(line.startswith(f"{name}  ") for line in printed.splitlines())  # whole on 100 columns
     assert set(data["nll_by_turn"]) == {"2", "3"}
     assert "| collected | 1.000 [1.000, 1.000] | 2 x 12 |" in markdown
 
