@@ -76,9 +76,10 @@ CONTENT = re.compile(
     rf"|(?:i'm|i am|i think i'm)(?: all)? (?:alright|done|set|good){UNASKED}"
     rf"|(?:i'll|i will|i'm going to|let me) (?:\w+ )?(?:try|use|give|keep|check|do|remember|look|think)\b{UNASKED})"
 )
-ASKED_LABEL = re.compile(r"(?:^|[\n.?!])\s*\W{0,3}(?:user|human|me|q|question|asker)\W{0,2}:", re.IGNORECASE)
+# Bounded repetition throughout: a model that has broken writes thousands of line ends.
+ASKED_LABEL = re.compile(r"(?:^|[\n.?!])\W{0,6}(?:user|human|me|q|question|asker)\W{0,2}:", re.IGNORECASE)
 ANSWER_LABEL = re.compile(
-    r"(?:^|[\n.?!])\s*\W{0,3}(?:(?P<model>assistant|ai|ai assistant|chatgpt|bot)|a|answer|response)\W{0,2}:\W*\w",
+    r"(?:^|[\n.?!])\W{0,6}(?:(?P<model>assistant|ai|ai assistant|chatgpt|bot)|a|answer|response)\W{0,2}:\W{0,9}\w",
     re.IGNORECASE,
 )
 TEMPLATE_MARK = re.compile(r"<\|?(?:im_start\|>\s*assistant|assistant)\|?>?|\[/INST\]|### (?:response|assistant)", re.I)
@@ -86,7 +87,7 @@ ANSWER_WORDS = 30  # behind a question; a person who writes as much behind one s
 # What marks the text behind a question as the asker's own matter and not as the answer.
 OWN_MATTER = re.compile(
     r"\b(?:i|i'm|i've|i'd|my|mine|me|we|our|us|please|this|these|following|below|above|here|select|choose)\b|```|\""
-    r"|^\W*[a-d][.)]",
+    r"|^\W{0,6}[a-d][.)]",
     re.IGNORECASE | re.MULTILINE,
 )
 
