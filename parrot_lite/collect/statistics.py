@@ -79,8 +79,7 @@ def self_rouge(queries: Sequence[str]) -> float | None:
     from rapidfuzz.process import cdist
 
     codes: dict[str, str] = {}
-    # A character a word, so that the longest common subsequence is one of plain strings: 600 times faster than lists
-    # of words in Python.
+    # A character a word: the longest common subsequence is then one of strings, some 500 times faster than rouge_score.
     coded = ["".join(codes.setdefault(w, chr(len(codes))) for w in TOKEN.findall(query.lower())) for query in queries]
     coded = [text for text in coded if text]
     if len(coded) < 2:
