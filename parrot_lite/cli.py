@@ -29,6 +29,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 Rerun = Annotated[bool, typer.Option("--rerun", help="discard this stage's result and start it again")]
 
 DEMO = "recipes/demo.toml"
+EXTRAS = {"llama_cpp": "gguf", "matplotlib": "report", "rapidfuzz": "report", "sklearn": "report"}
 
 
 def _logs(recipe: Recipe, rerun: bool) -> None:
@@ -121,6 +122,65 @@ def show(
 
 
 @app.command()
+def plan(
+    recipe: RecipeArgument = DEMO,
+    overrides: Overrides = None,
+    query_tokens: Annotated[float, typer.Option(min=1, help="of a query where none was measured")] = 40,
+    answer_tokens: Annotated[float, typer.Option(min=1, help="of an answer where none was measured")] = 270,
+    verdict_tokens: Annotated[float, typer.Option(min=1, help="of a judge's text")] = 150,
+    call_seconds: Annotated[float, typer.Option(min=0, help="of a server's call where no rate was measured")] = 5,
+) -> None:
+    """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours."""
+    from parrot_lite import plan as room
+    from parrot_lite.estimate import Assumed
+
+    room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds))
+
+
+@app.command()
+def stats(
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="data sets: JSONL or JSON")] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="a data set under another name")] = None,
+    out: Annotated[Path | None, typer.Option(help="a folder for stats.md, stats.json and plots")] = None,
+    sessions: Annotated[int | None, typer.Option(min=1, help="draw so many sessions of each")] = None,
+    chunks: Annotated[bool, typer.Option("--chunks", help="count ShareGPT's chunks, not its conversations")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
+) -> None:
+    """Compare data sets: the paper's Table 1, words, and what askers should not say."""
+    from parrot_lite.collect import compare
+
+    compare.run(files or [], name or [], out, sessions, chunks, seed)
+
+
+@app.command("asker-report")
+def asker_report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> None:
+    """Measure the asker against real users: held-out likelihood, ends of turns, whether its queries can be told."""
+    from parrot_lite.evaluate import asker
+
+    asker.run(_load(recipe, overrides))
+
+
+@app.command("context-check")
+def context_check(
+    file: Annotated[str, typer.Argument(help="a JSONL file of labelled queries")],
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]... [RECIPE] [KEY=VALUE]...", help="more files; a TOML file")
+    ] = None,
+    detector: Annotated[Detector, typer.Option(help="which of the three, as negatives.dependence sets it")] = "rules",
+    half: Annotated[Literal["dev", "test"] | None, typer.Option(help="rules were designed on dev alone")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="rows drawn by seed; none = all")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file as well")] = None,
+) -> None:
+    """Check a detector of context dependence against labelled queries and their human rewrites."""
+    from parrot_lite import check as room
+
+    overrides = [one for one in others or [] if "=" in one]
+    recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
+    files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
+    room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
+
+
+@app.command()
 def overlap(
     files: Annotated[
         list[Path],
@@ -153,41 +213,6 @@ def export_data(
     from parrot_lite.collect import export as room
 
     room.run(files, out, form, source)
-
-
-@app.command("context-check")
-def context_check(
-    file: Annotated[str, typer.Argument(help="a JSONL file of labelled queries")],
-    others: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]... [RECIPE] [KEY=VALUE]...", help="more files; a TOML file")
-    ] = None,
-    detector: Annotated[Detector, typer.Option(help="which of the three, as negatives.dependence sets it")] = "rules",
-    half: Annotated[Literal["dev", "test"] | None, typer.Option(help="rules were designed on dev alone")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="rows drawn by seed; none = all")] = None,
-    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file as well")] = None,
-) -> None:
-    """Check a detector of context dependence against labelled queries and their human rewrites."""
-    from parrot_lite import check as room
-
-    overrides = [one for one in others or [] if "=" in one]
-    recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
-    files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
-    room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
-
-
-def plan(
-    recipe: RecipeArgument = DEMO,
-    overrides: Overrides = None,
-    query_tokens: Annotated[float, typer.Option(min=1, help="of a query where none was measured")] = 40,
-    answer_tokens: Annotated[float, typer.Option(min=1, help="of an answer where none was measured")] = 270,
-    verdict_tokens: Annotated[float, typer.Option(min=1, help="of a judge's text")] = 150,
-    call_seconds: Annotated[float, typer.Option(min=0, help="of a server's call where no rate was measured")] = 5,
-) -> None:
-    """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours."""
-    from parrot_lite import plan as room
-    from parrot_lite.estimate import Assumed
-
-    room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds))
 
 
 @app.callback(invoke_without_command=True)
@@ -226,7 +251,7 @@ def main() -> None:
         raise
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        extra = "gguf" if package == "llama_cpp" else "train"
+        extra = EXTRAS.get(package, "train")
         fix = f"Run make setup, or in the checkout: pip install '.[{extra}]'"
         _fail(f"the package {package} is not installed. {fix}", error, debug)
     except Exception as error:

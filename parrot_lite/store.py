@@ -218,6 +218,17 @@ def require(recipe: Recipe, stage: Stage) -> Path:
     return recipe.folder(stage)
 
 
+def require_unchanged(recipe: Recipe, stage: Stage) -> Path:
+    """The folder of a stage that this recipe, as it is now, finished. Raises UserError where it is not."""
+    folder = require(recipe, stage)
+    kept = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    kept.pop("inputs", None)
+    if kept != recipe.resolved(stage):
+        fix = f"Undo the change, or run: parrot {stage} --rerun"
+        raise UserError(f"{stage} was made with another recipe", str(folder), fix)
+    return folder
+
+
 def dialogue_files(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:
     """The files of dialogues that a ``data`` key names: a finished stage of this recipe, or a JSONL file.
 

@@ -14,8 +14,11 @@ from parrot_lite.recipe import SECTION
 ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
-LOOKING = ["report", "show", "overlap", "export-data", "context-check", "plan"]
-HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp")
+LOOKING = ["report", "show", "plan", "stats", "asker-report", "context-check", "overlap", "export-data"]
+HEAVY = (
+    *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp"),
+    *("matplotlib", "sklearn", "rapidfuzz"),
+)
 
 # Runs the program, then says on the last line of standard output which heavy packages it pulled in.
 WATCHED = f"""
@@ -64,7 +67,9 @@ def makefile():
 class TestVerbs:
     def test_there_is_one_for_each_stage_and_a_few_that_look(self):
         assert list(cli.STAGES) == STAGES == list(SECTION)
-        assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == [
+        assert [
+            command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands
+        ] == [
             *STAGES,
             *LOOKING,
         ]

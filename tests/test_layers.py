@@ -21,7 +21,7 @@ PACKAGE = ROOT / "parrot_lite"
 # The picture, bottom first. A room may import what lies in rows above its own in this list, and nothing else.
 LAYERS = [
     {"", "data"},  # the package itself, its version; its data
-    {"errors", "types", "progress"},
+    {"errors", "types", "progress", "table"},
     {"recipe"},
     {"store"},
     {"lm"},
@@ -56,6 +56,7 @@ NEEDS_TORCH = {
     "parrot_lite.train.speaker_trainer",
     "parrot_lite.train.trainer",
     "parrot_lite.evaluate.probe",
+    "parrot_lite.evaluate.user_turns",
 }
 
 

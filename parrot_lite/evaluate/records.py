@@ -48,3 +48,17 @@ class Likelihood(Record):
     condition: Condition  # the true history, another session's, or none
     nll: float  # nats, summed over the answer's tokens
     tokens: int = Field(ge=1)
+
+
+class UserTurn(Record):
+    """A real user turn under a model that would play the user. Log-probs in nats."""
+
+    model: str  # base or asker
+    dialogue: str
+    turn: int = Field(ge=2)
+    nll: float  # summed over content and end-of-turn mark
+    tokens: int = Field(ge=1)
+    end: float  # log-prob of the mark where the user ended
+    ended: bool  # whether the mark was likeliest there
+    inside: int = Field(ge=1)  # tokens before the mark
+    alarms: int = Field(ge=0)  # of these, where the mark was likeliest

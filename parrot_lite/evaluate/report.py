@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import re
 import textwrap
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from parrot_lite.errors import UserError
 from parrot_lite.evaluate.judge import NO_ANSWER
 from parrot_lite.evaluate.records import Condition, Likelihood, Played
 from parrot_lite.evaluate.statistics import Estimate, Values, difference, mean
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
-from parrot_lite.store import read, require, write_atomically
+from parrot_lite.store import read, require_unchanged, write_atomically
+from parrot_lite.table import Report, Table
 from parrot_lite.types import Judgment, derive_seed
 
-WIDTH = 100  # where the output is no terminal
 CELL = 28  # "10.00 [10.00, 10.00] 128/128"
 ACROSS = 3  # such cells in a row
 DETECTABLE = "Detectable: the smallest true difference that so many sessions would show in 80% of experiments."
@@ -37,68 +31,6 @@ Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) ->
 Measure = Callable[[Cells], Values]
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under a head, with lines that say what they mean. A line end inside a cell is kept."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def rich(self) -> RichTable:
-        """For a terminal. Cells are text, not markup: a model's name may have brackets."""
-        table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for index, name in enumerate(self.head):
-            # Numbers never wrap; a long model name does.
-            table.add_column(Text(name, "bold"), justify="right" if index else "left", no_wrap=index > 0)
-        for row in self.rows:
-            table.add_row(*map(Text, row))
-        return table
-
-    def markdown(self) -> str:
-        """For a file."""
-        lines = [f"## {self.title}", "", _row(self.head), _row(["---", *["---:"] * (len(self.head) - 1)])]
-        lines += [_row(row) for row in self.rows]
-        return "\n".join([*lines, *(["", *(f"- {note}" for note in self.notes)] if self.notes else [])]) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    escaped = (cell.strip().replace("|", "\\|").replace("\n", "<br>") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is printed and what is written: the same."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    tables: tuple[Table, ...]
-
-    def rich(self) -> list[RenderableType]:
-        """For a terminal, block by block."""
-        facts = RichTable.grid(padding=(0, 2, 0, 0))
-        for name, value in self.facts:
-            facts.add_row(Text(name), Text(value))
-        blocks: list[RenderableType] = [Text(self.title, "bold"), facts]
-        blocks += [Text(f"Warning: {warning}", "yellow") for warning in self.warnings]
-        for table in self.tables:
-            blocks += [Text(), table.rich(), *([Text()] if table.notes else [])]
-            for note in table.notes:
-                line = RichTable.grid(padding=(0, 1, 0, 0))
-                line.add_row(Text("-"), Text(note))
-                blocks.append(line)
-        return blocks
-
-    def markdown(self) -> str:
-        """For a file."""
-        lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts), ""]
-        lines += [f"**Warning: {warning}**\n" for warning in self.warnings]
-        return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in self.tables)
-
-
 def run(recipe: Recipe) -> None:
     """Print the report of a finished evaluation and write it to ``<recipe>/report/table.md``.
 
@@ -108,30 +40,17 @@ def run(recipe: Recipe) -> None:
     path = recipe.folder("report") / "table.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, report.markdown())
-    _print(report)
+    report.show()
 
 
 def show(recipe: Recipe) -> None:
     """Print the report of a finished evaluation. Raises as ``run`` does."""
-    _print(build(recipe))
-
-
-def _print(report: Report) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    for block in report.rich():
-        console.print(block)
+    build(recipe).show()
 
 
 def build(recipe: Recipe) -> Report:
     """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
-    folder = require(recipe, "eval")
-    kept = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    kept.pop("inputs", None)
-    if kept != recipe.resolved("eval"):
-        fix = "Undo the change, or run: parrot eval --rerun"
-        raise UserError("the evaluation there was made with another recipe", str(folder), fix)
+    folder = require_unchanged(recipe, "eval")
     played = list(read(folder / "answers.jsonl", Played))
     judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
     probed = folder / "likelihoods.jsonl"  # not there where no model is local
@@ -253,7 +172,7 @@ def _length(model: str, played: Sequence[Played]) -> str:
 
 
 def _turns(models: Sequence[str], judgments: Sequence[Judgment], numbers: _Numbers) -> list[Table]:
-    """Turns down, models across: as many models a table as fit in ``WIDTH``."""
+    """Turns down, models across: as many models a table as fit in its width."""
     title, notes = "Judge score by turn", _turn_notes(models, judgments)
     blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
     tables = []
@@ -390,10 +309,11 @@ def size(name: str) -> str | None:
     ('135M', '7B', None)
     """
     found: list[str] = re.findall(r"(?<![\d.])\d+(?:\.\d+)?[MmBb](?![A-Za-z\d])", name)
-    return max(found, key=_parameters) if found else None
+    return max(found, key=parameters) if found else None
 
 
-def _parameters(size: str) -> float:
+def parameters(size: str) -> float:
+    """What ``size`` told, as a number."""
     return float(size[:-1]) * (1e9 if size[-1] in "Bb" else 1e6)
 
 
@@ -407,5 +327,5 @@ def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:
         f"a {told} {role} proves the path, not the result"
         for role, sizes in found.items()
         for told in sorted(sizes)
-        if _parameters(told) < SMALL
+        if parameters(told) < SMALL
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Values = Mapping[str, Mapping[int, float]]  # session -> turn -> value
+Parts = Mapping[str, tuple[float, int]]  # session -> the sum of its values, their number
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ def mean(values: Values, resamples: int, seed: int) -> Estimate | None:
 
     A resample's mean is over its values, so a session with more of them weighs more, as in the point estimate.
     """
-    kept = [list(turns.values()) for turns in values.values() if turns]
+    return ratio({session: (sum(turns.values()), len(turns)) for session, turns in values.items()}, resamples, seed)
+
+
+def ratio(parts: Parts, resamples: int, seed: int) -> Estimate | None:
+    """The sum of the sessions' sums by that of their counts, sessions resampled; None where nothing was counted."""
+    kept = [part for part in parts.values() if part[1]]
     if not kept:
         return None
-    sums = np.array([sum(turns) for turns in kept])
-    counts = np.array([len(turns) for turns in kept])
+    sums, counts = (np.array(column) for column in zip(*kept, strict=True))
     point = float(sums.sum() / counts.sum())
     if len(kept) == 1:
         return Estimate(point, None, None, 1, int(counts.sum()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -27,6 +28,38 @@ def answer_log_probs(model: Any, tree: TokenTree) -> torch.Tensor:
 
 def token_log_probs(model: Any, tree: TokenTree) -> torch.Tensor:
     """Log-probs in nats of every token of every answer, one answer behind the other: (tokens,), float32."""
+    found: torch.Tensor = HeadLogProbs.apply(*_scored(model, tree))  # type: ignore[no-untyped-call]
+    return found
+
+
+class Predicted(NamedTuple):
+    """What a model expected where each token of each answer stands; all (tokens,), log-probs in nats, float32."""
+
+    actual: torch.Tensor  # log-prob of the token that stands there
+    watched: torch.Tensor  # log-prob of the one that was watched for
+    likeliest: torch.Tensor  # the id that it expected most
+
+
+@torch.inference_mode()
+def predicted(model: Any, tree: TokenTree, watched: Sequence[int]) -> Predicted:
+    """What ``model`` expects at every token of every answer; ``watched`` is an id for each of them.
+
+    Raises ValueError as ``token_log_probs`` does.
+    """
+    hidden, weight, bias, targets = _scored(model, tree)
+    others = torch.tensor(watched, device=targets.device)
+    parts = []
+    size = max(1, LOGITS // len(weight))
+    for start in range(0, len(targets), size):
+        part = slice(start, start + size)
+        log_probs = F.linear(hidden[part], weight, bias).float().log_softmax(dim=-1)
+        read = (log_probs.gather(1, ids[part, None])[:, 0] for ids in (targets, others))
+        parts.append((*read, log_probs.argmax(dim=-1)))
+    return Predicted(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _scored(model: Any, tree: TokenTree) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Hidden states that predict the answers' tokens, the head's weight and bias, and those tokens."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = causal.device
     ids = torch.tensor(tree.ids, device=device)
@@ -47,8 +80,7 @@ def token_log_probs(model: Any, tree: TokenTree) -> torch.Tensor:
     if torch.is_autocast_enabled(kind):  # which casts what goes into an operation, not what HeadLogProbs keeps
         dtype = torch.get_autocast_dtype(kind)
         wide, weight, bias = wide.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    found: torch.Tensor = HeadLogProbs.apply(wide.to(weight.dtype), weight, bias, ids[scored])  # type: ignore[no-untyped-call]
-    return found
+    return wide.to(weight.dtype), weight, bias, ids[scored]
 
 
 class HeadLogProbs(torch.autograd.Function):

@@ -21,10 +21,14 @@ IGNORE = -100  # what torch's cross-entropy skips; padding labels with anything 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A session as tokens. ``messages[i]`` is the index (from 0) of the message that token i belongs to, or None."""
+    """A session as tokens. ``messages[i]`` is the index (from 0) of the message that token i belongs to, or None.
+
+    ``ends[m]`` is the token at which the end-of-turn mark of message m begins; None where the template has no mark.
+    """
 
     ids: tuple[int, ...]
     messages: tuple[int | None, ...]
+    ends: tuple[int | None, ...]
 
     def mask(self, speaker: Role, first: bool = True) -> tuple[bool, ...]:
         """True at the tokens of ``speaker``, content and end-of-turn mark; ``first=False`` spares the first message."""
@@ -81,13 +85,16 @@ class Renderer:
         # A space before a message may be a token of its own; the prompt stops before it, so the speaker writes it.
         opens = [len(text[: span.start].rstrip(" ")) for span in spans]
         owners: list[int | None] = []
+        ends: list[int | None] = [None] * len(spans)
         message = 0
-        for start, end in encoded.offset_mapping:
+        for token, (start, end) in enumerate(encoded.offset_mapping):
             while message < len(spans) and spans[message].close <= start:
                 message += 1
             touches = message < len(spans) and end > opens[message]
             owners.append(message if touches else None)
-        return Rendered(tuple(encoded.input_ids), tuple(owners))
+            if touches and end > spans[message].end and ends[message] is None:
+                ends[message] = token
+        return Rendered(tuple(encoded.input_ids), tuple(owners), tuple(ends))
 
     def prompt(self, dialogue: Dialogue) -> list[int]:
         """What the due speaker continues: a prefix of the longer session's ids."""

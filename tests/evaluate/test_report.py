@@ -11,8 +11,9 @@ import pytest
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import report as module
 from parrot_lite.evaluate.records import Condition, Likelihood, Played
-from parrot_lite.evaluate.report import Cell, Table, build, per_token, pmi, run, size
+from parrot_lite.evaluate.report import Cell, build, per_token, pmi, run, size
 from parrot_lite.recipe import Recipe, dump, load
+from parrot_lite.table import Table
 from parrot_lite.types import Dialogue, Judgment, Record
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"

@@ -100,6 +100,24 @@ def test_chunks_of_the_head_change_nothing(base: Path, monkeypatch: pytest.Monke
     assert close(gradient(model), expected)
 
 
+def test_what_was_expected_is_the_models_own_forward_pass(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tree = loaded(base), grown()
+    rows = []
+    for answer in tree.answers:
+        ids = torch.tensor([tree.way(answer).tolist()])
+        with torch.no_grad():
+            rows.append(model(input_ids=ids).logits[0, -len(answer) - 1 : -1].log_softmax(dim=-1))
+    expected = torch.cat(rows)
+    watched = [5 + i % 3 for i in range(len(expected))]
+    attention.use(model, 100)
+    for logits in (likelihood.LOGITS, 5 * model.config.vocab_size):  # whole, and in chunks
+        monkeypatch.setattr(likelihood, "LOGITS", logits)
+        found = likelihood.predicted(model, tree, watched)
+        torch.testing.assert_close(found.actual, token_log_probs(model, tree).detach())
+        torch.testing.assert_close(found.watched, expected[range(len(watched)), watched], atol=1e-5, rtol=0)
+        assert found.likeliest.tolist() == expected.argmax(dim=-1).tolist()
+
+
 def test_the_heads_gradient_by_hand() -> None:
     # One token, two words in the vocabulary, logits (h, 0) with h = ln 3: probabilities 3/4 and 1/4. Its log-prob as
     # the first word is ln 3/4; the slope is weight[0] - (3/4 weight[0] + 1/4 weight[1]) = 1 - 3/4.

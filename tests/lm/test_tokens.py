@@ -53,6 +53,21 @@ def test_masks_by_hand(template: str) -> None:
     assert [(t, int(u), int(a)) for t, u, a in zip(tokens, user, assistant, strict=True)] == MASKS[template]
 
 
+@pytest.mark.parametrize(
+    ("template", "marks"),
+    [
+        ("chatml", ["<|im_end|>"] * 4),
+        ("llama-2", ["▁[/INST]", "▁", "▁[/INST]", "▁"]),  # the assistant's: a space and </s>
+        ("vicuna", ["▁ASSISTANT:", "</s>", "▁ASSISTANT:", "</s>"]),
+    ],
+)
+def test_where_marks_begin(template: str, marks: list[str]) -> None:
+    rendered = shared(template).render(ICE)
+    tokens = strings(shared(template), rendered.ids)
+    assert [tokens[end] for end in rendered.ends if end is not None] == marks
+    assert [rendered.messages[end] for end in rendered.ends if end is not None] == [0, 1, 2, 3]
+
+
 def test_a_space_that_is_a_token_of_its_own_is_the_speakers() -> None:
     # LLaMA has no "▁7": the model must write "▁" and then "7", so both are labelled and neither is in the prompt.
     made = shared("llama-2")

@@ -1,0 +1,82 @@
+"""Tables for people: printed in a terminal, written as Markdown, the same both times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+WIDTH = 100  # where the output is no terminal
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head, with lines that say what they mean. A line end inside a cell is kept."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def rich(self) -> RichTable:
+        """For a terminal. Cells are text, not markup: a model's name may have brackets."""
+        table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for index, name in enumerate(self.head):
+            # Numbers never wrap; a long model name does.
+            table.add_column(Text(name, "bold"), justify="right" if index else "left", no_wrap=index > 0)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def markdown(self) -> str:
+        """For a file."""
+        lines = [f"## {self.title}", "", _row(self.head), _row(["---", *["---:"] * (len(self.head) - 1)])]
+        lines += [_row(row) for row in self.rows]
+        return "\n".join([*lines, *(["", *(f"- {note}" for note in self.notes)] if self.notes else [])]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = (cell.strip().replace("|", "\\|").replace("\n", "<br>") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed and what is written: the same."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+    def rich(self) -> list[RenderableType]:
+        """For a terminal, block by block."""
+        facts = RichTable.grid(padding=(0, 2, 0, 0))
+        for name, value in self.facts:
+            facts.add_row(Text(name), Text(value))
+        blocks: list[RenderableType] = [Text(self.title, "bold"), facts]
+        blocks += [Text(f"Warning: {warning}", "yellow") for warning in self.warnings]
+        for table in self.tables:
+            blocks += [Text(), table.rich(), *([Text()] if table.notes else [])]
+            for note in table.notes:
+                line = RichTable.grid(padding=(0, 1, 0, 0))
+                line.add_row(Text("-"), Text(note))
+                blocks.append(line)
+        return blocks
+
+    def markdown(self) -> str:
+        """For a file."""
+        lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts), ""]
+        lines += [f"**Warning: {warning}**\n" for warning in self.warnings]
+        return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in self.tables)
+
+    def show(self) -> None:
+        """Print it on standard output."""
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=WIDTH)
+        for block in self.rich():
+            console.print(block)
