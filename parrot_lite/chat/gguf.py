@@ -28,13 +28,11 @@ class _Job:
     limit: int  # tokens that the reply may have
     seed: int
     reply: Reply | None = None
-    sequence: int = field(init=False)
-    ahead: Tokens = field(
-        init=False
-    )  # what is to be evaluated next: the rest of the prompt, then the token written last
-    written: bytes = b""
-    count: int = 0
     seconds: float = 0.0
+    sequence: int = field(init=False)
+    ahead: Tokens = field(init=False)  # to be evaluated: the rest of the prompt, then the token written last
+    written: bytes = field(init=False)
+    count: int = field(init=False)
     random: np.random.Generator = field(init=False)
 
     def begin(self) -> None:
@@ -273,10 +271,11 @@ def draw(logits: Logits, temperature: float, top_p: float, random: np.random.Gen
     weights = np.exp(logits - logits.max())
     tokens = np.arange(len(weights))
     if top_p < 1:
-        share = weights / weights.sum(dtype=np.float64)
+        total = weights.sum(dtype=np.float64)
         # Tokens below this share are together less than what top_p leaves out.
-        tokens = np.flatnonzero(share >= (1 - top_p) / len(share))
-        falling = tokens[np.argsort(-share[tokens], kind="stable")]
-        tokens = np.sort(falling[: 1 + int(np.searchsorted(share[falling].cumsum(), top_p))])
+        tokens = np.flatnonzero(weights >= (1 - top_p) / len(weights) * total)
+        falling = tokens[np.argsort(-weights[tokens], kind="stable")]
+        mass = weights[falling].cumsum(dtype=np.float64) / total
+        tokens = np.sort(falling[: 1 + int(np.searchsorted(mass, top_p))])
     reached = (weights[tokens].astype(np.float64) ** (1 / temperature)).cumsum()
     return int(tokens[np.searchsorted(reached, random.random() * reached[-1], side="right")])

@@ -73,9 +73,15 @@ class Prefixes:
         own = [at for at in best if at in idle and sources[at].goes_on(prompt)]
         sequence = min(own or idle, key=self._used.__getitem__)
         if not own:
-            # The shortest is the cheapest to copy.
+            # Where it went on before, else the shortest: it is the cheapest to copy.
             source = min(best, key=lambda at: (not sources[at].goes_on(prompt), len(sources[at].tokens)))
-            self._replace(sequence, sources[source], source, prompt)
+            if sources[source].state is not None and sources[source].goes_on(prompt):
+                self._aside.remove(sources[source])
+            self._put_aside(sequence)
+            if source != sequence:
+                self.cut(sequence, 0)
+                if longest:
+                    self._copy(sources[source], source, sequence)
         self._used[sequence] = 1 + max(self._used)
         self.cut(sequence, min(longest, len(prompt) - 1))
         self._held[sequence] = Evaluated(self.tokens(sequence), len(prompt))
@@ -101,16 +107,8 @@ class Prefixes:
         self._aside.clear()
         self._held = [Evaluated(NOTHING) for _ in self._held]
 
-    def _replace(self, sequence: int, source: Evaluated, at: int, prompt: Tokens) -> None:
-        state = source.state
-        if state is not None and source.goes_on(prompt):
-            self._aside.remove(source)
-        self._put_aside(sequence)
-        if at == sequence:
-            return
-        if state is None and len(source.tokens):
-            state = self._model.save(at)
-        self.cut(sequence, 0)
+    def _copy(self, source: Evaluated, at: int, sequence: int) -> None:
+        state = self._model.save(at) if source.state is None else source.state
         if state is not None and self._model.restore(sequence, state):
             self._held[sequence] = Evaluated(source.tokens)
 
