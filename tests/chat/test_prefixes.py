@@ -20,9 +20,9 @@ def tokens(numbers: list[int] | str) -> Tokens:
 class Memory:
     """A model's sequences by the tokens that were evaluated there; a state is those tokens, 4 bytes each."""
 
-    def __init__(self, sequences: int, recurrent: bool = False) -> None:
+    def __init__(self, sequences: int, recurrent: bool, refuses: bool) -> None:
         self.held: list[list[int]] = [[] for _ in range(sequences)]
-        self.recurrent = recurrent
+        self.recurrent, self.refuses = recurrent, refuses
         self.evaluated = 0
 
     def evaluate(self, sequence: int, new: Tokens) -> None:
@@ -42,6 +42,9 @@ class Memory:
         return np.frombuffer(np.array(self.held[sequence], np.int32).tobytes(), np.uint8)
 
     def restore(self, sequence: int, state: State) -> bool:
+        self.held[sequence] = []
+        if self.refuses:
+            return False
         self.held[sequence] = np.frombuffer(state.tobytes(), np.int32).tolist()
         return True
 
@@ -49,8 +52,8 @@ class Memory:
         self.held = [[] for _ in self.held]
 
 
-def opened(sequences: int, capacity: int, recurrent: bool = False) -> tuple[Memory, Prefixes]:
-    memory = Memory(sequences, recurrent)
+def opened(sequences: int, capacity: int, recurrent: bool = False, refuses: bool = False) -> tuple[Memory, Prefixes]:
+    memory = Memory(sequences, recurrent, refuses)
     return memory, Prefixes(cast(GgufModel, cast(Any, memory)), sequences, capacity)
 
 
@@ -72,11 +75,12 @@ def ask(memory: Memory, prefixes: Prefixes, prompt: Tokens, reply: Tokens, busy:
     st.lists(st.tuples(FEW, FEW, st.sets(st.integers(0, 2), max_size=2)), max_size=12),
     st.integers(0, 150),
     st.booleans(),
+    st.booleans(),
 )
 def test_a_sequence_holds_what_it_is_said_to_hold(
-    asked: list[tuple[list[int], list[int], set[int]]], capacity: int, recurrent: bool
+    asked: list[tuple[list[int], list[int], set[int]]], capacity: int, recurrent: bool, refuses: bool
 ) -> None:
-    memory, prefixes = opened(3, capacity, recurrent)
+    memory, prefixes = opened(3, capacity, recurrent, refuses)
     for prompt, reply, busy in asked:
         others = {sequence: list(memory.held[sequence]) for sequence in busy}
         ask(memory, prefixes, tokens(prompt), tokens(reply), busy)
@@ -122,6 +126,13 @@ def test_who_makes_way_comes_back_from_memory() -> None:
     assert prefixes.put_aside == 4 * len("a: long ago!")  # the one used least recently
     assert ask(memory, prefixes, tokens("a: long ago! and?"), tokens("!"), set()) == len("a: long ago!")
     assert ask(memory, prefixes, tokens("b: long ago! and?"), tokens("!"), set()) == len("b: long ago!")
+
+
+def test_the_one_used_least_recently_makes_way() -> None:
+    memory, prefixes = opened(2, 0)
+    for name in "abac":
+        ask(memory, prefixes, tokens(f"{name}: long ago"), tokens("!"), set())
+    assert {bytes(held).decode() for held in memory.held} == {"a: long ago!", "c: long ago!"}
 
 
 def test_without_memory_who_makes_way_is_evaluated_again() -> None:

@@ -1,7 +1,7 @@
 """How fast the GGUF speaker answers sessions of several turns: one table, and the same as JSON.
 
-    .venv/bin/python recipes/bench/gguf.py --quick    # 3 sessions of 3 turns: proves that it runs
-    .venv/bin/python recipes/bench/gguf.py            # 8 sessions of 8 turns
+    .venv/bin/python recipes/bench/decoding.py --quick    # 3 sessions of 3 turns: proves that it runs
+    .venv/bin/python recipes/bench/decoding.py            # 8 sessions of 8 turns
 
 The queries are those of the bundled sessions, one behind the other; the answers are written by the demo's 135M model,
 at most 64 tokens each, and enter the next prompt. All sessions are at the same turn, as in collection. The ways take
@@ -13,8 +13,8 @@ turns, round by round in a rotating order; ratios are taken within a round, and 
   together  with ``parallel`` dialogues at once
 
 Seconds count rendering, tokenizing, evaluating and sampling, cpu the same as the processor's seconds of all threads;
-loading is outside. The ways draw their words differently
-(``plain`` has llama.cpp's samplers, and batches round otherwise), so their sessions differ by some tokens.
+loading is outside. The ways draw their words differently (``plain`` has llama.cpp's samplers, and what is read again
+rounds otherwise), so their answers differ in length: ratios are of written tokens a second.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import date
 from importlib.metadata import version
+from operator import truediv
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ def table(
     threads: Annotated[int, typer.Option(help="of every way")] = 2,
     rounds: Annotated[int | None, typer.Option(help="times that each way plays all sessions")] = None,
     without: Annotated[list[str] | None, typer.Option(help="a way to leave out; may be repeated")] = None,
-    out: Annotated[Path, typer.Option(help="folder of gguf.json and gguf.md")] = Path("runs/bench"),
+    out: Annotated[Path, typer.Option(help="folder of decoding.json and decoding.md")] = Path("runs/bench"),
 ) -> None:
     """Measure and print the table."""
     sessions, turns = sessions or (3 if quick else 8), turns or (3 if quick else 8)
@@ -75,9 +76,9 @@ def table(
         "ways": played,
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "gguf.json").write_text(json.dumps(row, indent=1) + "\n")
+    (out / "decoding.json").write_text(json.dumps(row, indent=1) + "\n")
     text = rendered(row)
-    (out / "gguf.md").write_text(text)
+    (out / "decoding.md").write_text(text)
     print(text)
 
 
@@ -176,24 +177,30 @@ class Plain:
 def rendered(row: dict[str, Any]) -> str:
     """The table as Markdown."""
     ways: dict[str, list[dict[str, Any]]] = row["ways"]
-    first = next(iter(ways))
+    speeds = {way: [one["written"] / one["seconds"] for one in played] for way, played in ways.items()}
+    versus = [way for way in ("plain", "fresh") if way in ways]
     lines = [
         f"{row['device']}, {row['threads']} threads, {row['date']}, commit {row['commit']}, {row['packages']}.",
         f"{row['sessions']} sessions of {row['turns']} turns, answers of at most {DECODING.max_tokens} tokens, "
         f"{row['parallel']} together; {row['rounds']} rounds.",
-        "Seconds and tokens: medians; ratio: median within rounds; again: the largest prefilled/unique.",
+        "Medians; again: the largest prefilled/unique; times: written tokens a second against that way's in the round.",
         "",
-        f"| way | seconds | cpu | written | prompted | prefilled | unique | again | written/s | {first} / it |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| way | seconds | cpu | written | prompted | prefilled | unique | again | written/s | "
+        + "".join(f"times {way} | " for way in versus).rstrip(),
+        "|---" + "|---:" * (8 + len(versus)) + "|",
     ]
     for way, played in ways.items():
         middle = {name: statistics.median(one[name] for one in played) for name in played[0]}
         again = max(one["prefilled"] / one["unique"] for one in played)
-        speed = statistics.median(one["written"] / one["seconds"] for one in played)
-        ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(ways[first], played, strict=True))
-        tokens = " | ".join(f"{middle[name]:,.0f}" for name in ("written", "prompted", "prefilled", "unique"))
-        times = f"{middle['seconds']:.1f} | {middle['cpu']:.1f}"
-        lines.append(f"| {way} | {times} | {tokens} | {again:.3f} | {speed:.1f} | {ratio:.2f} |")
+        times = [statistics.median(map(truediv, speeds[way], speeds[other])) for other in versus]
+        cells = [
+            *(f"{middle[name]:.1f}" for name in ("seconds", "cpu")),
+            *(f"{middle[name]:,.0f}" for name in ("written", "prompted", "prefilled", "unique")),
+            f"{again:.3f}",
+            f"{statistics.median(speeds[way]):.1f}",
+            *(f"{one:.2f}" for one in times),
+        ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
