@@ -266,8 +266,8 @@ def _share(running: Sequence[_Job], since: float) -> float:
 def draw(logits: Logits, temperature: float, top_p: float, random: np.random.Generator) -> int:
     """A token from (vocabulary,) logits; the likeliest at temperature 0.
 
-    ``top_p`` cuts before the temperature is applied, as in llama.cpp, whose own samplers sort the whole vocabulary:
-    that takes half as long as a 135M model takes for the token.
+    ``top_p`` cuts before the temperature is applied, as in llama.cpp. Its own samplers do the same in twice the time
+    (0.8 ms of the 8 ms that a token of a 135M model takes) and must be freed, also where a reply fails.
     """
     if temperature == 0:
         return int(logits.argmax())

@@ -8,7 +8,7 @@ at most 64 tokens each, and enter the next prompt. All sessions are at the same 
 turns, round by round in a rotating order; ratios are taken within a round, and medians over rounds.
 
   plain     llama_cpp.Llama, one call a turn, reset before each: every prompt is evaluated whole
-  fresh     this kit's speaker, one dialogue at a time, made to forget before each call: what its sampling changes
+  fresh     this kit's speaker, one dialogue at a time, made to forget before each call: its own overhead
   one       the same with its memory: what prefix reuse changes
   together  with ``parallel`` dialogues at once
 
