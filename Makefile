@@ -13,7 +13,7 @@ SHELL  := /bin/bash
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check bench bench-quick exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check bench bench-quick bench-collect exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -82,6 +82,9 @@ bench: $(STAMP) ## layouts of CaPO and SFT against each other: the whole grid, h
 
 bench-quick: $(STAMP) ## the same on two small cells and few of the model's layers
 	@$(BIN)/python recipes/bench/speed.py --quick --out runs/bench-quick $(BENCH)
+
+bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a turn, prefix reuse, several together
+	@$(BIN)/python recipes/bench/decoding.py $(BENCH)
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)

@@ -109,10 +109,19 @@ class Gguf(Section):
     kind: Literal["gguf"]
     path: str = Field(description="a file, or package:NAME/FILE inside an installed package")
     template: str = Field(default="auto", description="auto = the template inside the file")
-    context: Positive = Field(default=4096, description="tokens of context; higher increases memory")
+    context: Positive = Field(
+        default=4096, description="tokens that one dialogue may have; memory grows with context x parallel"
+    )
+    parallel: int = Field(
+        default=8, ge=1, le=256, description="dialogues decoded together; higher is faster and increases memory"
+    )
     threads: Positive | None = None
     gpu_layers: int = Field(default=-1, ge=-1, description="layers on the card, -1 = all that llama.cpp was built for")
-    cache_mb: int = Field(default=1024, ge=0, description="memory for the prefixes of dialogues in progress")
+    cache_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="memory for dialogues in progress beyond parallel, which are else evaluated again",
+    )
 
 
 class Local(Section):
@@ -563,7 +572,7 @@ class Recipe(Section):
 
 OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Server: frozenset({"base_url", "api_key_env", "concurrency", "timeout", "retries", "batch"}),
-    Gguf: frozenset({"threads", "gpu_layers", "cache_mb"}),
+    Gguf: frozenset({"parallel", "threads", "gpu_layers", "cache_mb"}),
     Local: frozenset({"batch"}),
     Collect: frozenset({"in_flight"}),
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs

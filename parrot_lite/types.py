@@ -94,6 +94,10 @@ class Reply(Record):
     stop: Literal["end", "length", "failed"]
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     prompt_tokens: int | None = Field(default=None, ge=0)  # None where the speaker does not say
+    # Of the prompt's tokens, those that were evaluated, and those that no prompt or reply before had behind the same
+    # beginning, which a cache without limit would have evaluated. None where the speaker does not say.
+    prefilled: int | None = Field(default=None, ge=0)
+    unique: int | None = Field(default=None, ge=0)
     seconds: float = 0.0
     reason: str | None = None
     weights: tuple[float, ...] | None = None  # where the reply was a choice: the probability of each text

@@ -47,6 +47,8 @@ def lanes(spec: ChatSpec) -> tuple[int, int]:
             return 2 * spec.concurrency, 1
         case Local():
             return 1, spec.batch
+        case Gguf():
+            return 1, spec.parallel
         case _:
             return 1, 1
 

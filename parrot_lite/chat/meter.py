@@ -25,7 +25,9 @@ SECONDS = 1.0  # between two writes of the file
 
 @dataclass
 class Usage:
-    """What one model was asked for. ``counts``: calls, prompt_tokens, tokens, cut replies, replies without usage."""
+    """What one model was asked for. ``counts``: calls, prompt_tokens, tokens, cut replies, replies without usage; where
+    a speaker in this process says it, the prompt tokens evaluated (prefilled) and those new to it (unique).
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # calls that failed, by kind; those made again, too
@@ -95,6 +97,9 @@ class Meter:
                     usage.addresses[address]["failed"] += 1
             usage.counts["prompt_tokens"] += reply.prompt_tokens or 0
             usage.counts["tokens"] += reply.tokens or 0
+            if reply.prefilled is not None and reply.unique is not None:
+                usage.counts["prefilled"] += reply.prefilled
+                usage.counts["unique"] += reply.unique
             usage.counts["cut"] += reply.stop == "length"
             usage.counts["without usage"] += not failure and None in (reply.prompt_tokens, reply.tokens)
             self._changed = True

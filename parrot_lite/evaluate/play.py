@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from parrot_lite.chat import Chat
 from parrot_lite.evaluate.records import Played, Question
-from parrot_lite.recipe import ChatSpec, Decoding, Local, Server
+from parrot_lite.recipe import ChatSpec, Decoding, Gguf, Local, Server
 from parrot_lite.types import Dialogue, Lasting, Reply
 
 # FastChat's temperature_config (fastchat/llm_judge/common.py).
@@ -32,6 +32,8 @@ def in_flight(spec: ChatSpec) -> int:
     match spec:
         case Server():
             return spec.concurrency
+        case Gguf():
+            return spec.parallel
         case Local():
             return spec.batch
         case _:
