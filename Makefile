@@ -3,6 +3,7 @@ RECIPE ?= recipes/demo.toml
 SET    ?=
 RERUN  ?=
 BENCH  ?=
+STATS  ?=
 PYTHON ?= python3
 
 BIN    := .venv/bin
@@ -13,7 +14,7 @@ SHELL  := /bin/bash
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan test lint check bench bench-quick bench-collect exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect bench-load exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -67,6 +68,12 @@ report: eval ## print the tables again and write table.md
 plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens, cost, steps, hours
 	@$(PARROT) plan $(RECIPE) $(SET)
 
+asker-report: train-ask ## the asker against real users: likelihood, ends of turns, whether its queries can be told
+	@$(PARROT) asker-report $(RECIPE) $(SET)
+
+stats: $(STAMP) ## data sets beside the paper's Table 1: STATS='FILE... --out DIR'
+	@$(PARROT) stats $(STATS)
+
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest
 
@@ -88,6 +95,9 @@ bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a t
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
+
+bench-load: $(STAMP) ## collection against a faulty server: throughput, failures counted, memory
+	@$(BIN)/python recipes/bench/collection_load.py $(BENCH)
 
 clean: ## delete .venv (results under runs/ stay)
 	rm -rf .venv build *.egg-info

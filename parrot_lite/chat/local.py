@@ -104,7 +104,10 @@ class LocalChat:
             **stopping,
         )
         seconds = (time.monotonic() - started) / len(prompts)
-        return [self._reply(row[width:].tolist(), set(stop_ids), stop_text, seconds) for row in out]
+        return [
+            self._reply(row[width:].tolist(), len(prompt), set(stop_ids), stop_text, seconds)
+            for prompt, row in zip(prompts, out, strict=True)
+        ]
 
     @torch.inference_mode()
     def _choose(self, prompt: list[int], choices: Sequence[str]) -> Reply:
@@ -122,9 +125,16 @@ class LocalChat:
         weights = normalised(scores)
         best = max(range(len(choices)), key=weights.__getitem__)
         seconds = time.monotonic() - started
-        return Reply(text=choices[best], stop="end", tokens=len(answers[best]), seconds=seconds, weights=weights)
+        return Reply(
+            text=choices[best],
+            stop="end",
+            tokens=len(answers[best]),
+            prompt_tokens=len(prompt),
+            seconds=seconds,
+            weights=weights,
+        )
 
-    def _reply(self, new: list[int], stop_ids: set[int], stop_text: str | None, seconds: float) -> Reply:
+    def _reply(self, new: list[int], prompt: int, stop_ids: set[int], stop_text: str | None, seconds: float) -> Reply:
         end = next((i for i, token in enumerate(new) if token in stop_ids), None)
         tokens = len(new) if end is None else end + 1
         text = self._renderer.tokenizer.decode(new[:end], skip_special_tokens=True)
@@ -135,7 +145,13 @@ class LocalChat:
             tokens = 1 + bisect_left(range(len(new)), True, key=lambda n: stop_text in decode(new[: n + 1]))
         if not text.strip():
             return Reply.failure("empty reply", seconds, "empty reply")
-        return Reply(text=text.strip(), stop="end" if ended else "length", tokens=tokens, seconds=seconds)
+        return Reply(
+            text=text.strip(),
+            stop="end" if ended else "length",
+            tokens=tokens,
+            prompt_tokens=prompt,
+            seconds=seconds,
+        )
 
     def close(self) -> None:
         """Free the model."""

@@ -115,7 +115,7 @@ def test_words_that_end_a_turn(tmp_path_factory: pytest.TempPathFactory, padding
         ids, text = chat._renderer.stop_ids("user")
         assert (ids, text) == ([2], "ASSISTANT:")
         new = chat._renderer.encode("USER: And why? ASSISTANT:")[len(chat._renderer.encode("USER:")) :]
-        reply = chat._reply(new + padding, set(ids), text, 0.0)
+        reply = chat._reply(new + padding, 5, set(ids), text, 0.0)
         assert (reply.text, reply.stop, reply.tokens) == ("And why?", stop, len(new))
         replies = chat.reply(waiting("user"), "user", SAMPLED, seed=1)
         assert all(one.text and "</s>" not in one.text for one in replies)
