@@ -94,7 +94,8 @@ CONVERSATIONS = "conversations"
 def told(file: Path, counts: Counter[str], chunks: bool) -> tuple[str, Iterable[Dialogue | Rejected]]:
     """What a session is in ``file``, told by its first items, and its sessions.
 
-    Raises UserError where they are neither our own records nor rows with ``conversations`` or ``messages``.
+    Raises UserError where they are neither our own records nor rows with ``conversations``, ``messages`` or UltraChat's
+    ``data``.
     """
     first = list(itertools.islice(_peek(file), 20))
     keys = set(first[0]) if first and isinstance(first[0], dict) else set()
@@ -102,8 +103,10 @@ def told(file: Path, counts: Counter[str], chunks: bool) -> tuple[str, Iterable[
         return "sessions", _watched(file)
     if "messages" in keys:
         return "sessions", sources.messages(file, counts)
+    if "data" in keys:
+        return "sessions", sources.ultrachat(file, counts)
     if "conversations" not in keys:
-        fix = "Its items must have turns, conversations or messages"
+        fix = "Its items must have turns, conversations, messages or data"
         raise UserError("begins with no session", str(file), fix)
     if not _are_chunks(first):
         return "sessions", sources.conversations(file, counts)

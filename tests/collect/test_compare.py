@@ -75,6 +75,7 @@ def test_three_forms_of_file_are_told_by_their_content(tmp_path: Path) -> None:
         write(tmp_path / "a", [GARDEN, CHESS]),
         lines(tmp_path / "b", rows("messages", "role", "content", {"user": "user", "assistant": "assistant"})),
         lines(tmp_path / "c", rows("conversations", "from", "value", {"user": "human", "assistant": "gpt"})),
+        lines(tmp_path / "e", [{"id": s.id, "data": [turn.content for turn in s.turns]} for s in (GARDEN, CHESS)]),
     ]
     array = tmp_path / "d"
     array.write_text(json.dumps(rows("messages", "role", "content", {"user": "user", "assistant": "assistant"})))
