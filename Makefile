@@ -93,11 +93,11 @@ bench-quick: $(STAMP) ## the same on two small cells and few of the model's laye
 bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a turn, prefix reuse, several together
 	@$(BIN)/python recipes/bench/decoding.py $(BENCH)
 
-exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
-	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
-
 bench-load: $(STAMP) ## collection against a faulty server: throughput, failures counted, memory
 	@$(BIN)/python recipes/bench/collection_load.py $(BENCH)
+
+exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
+	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
 
 clean: ## delete .venv (results under runs/ stay)
 	rm -rf .venv build *.egg-info
