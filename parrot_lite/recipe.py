@@ -90,7 +90,12 @@ class Server(Section):
     api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
     concurrency: Positive = Field(default=16, description="calls in flight, over all addresses")
     timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
-    retries: int = Field(default=3, ge=0, description="of a call that failed on the way; then the reply is 'failed'")
+    retries: int = Field(
+        default=7,
+        ge=0,
+        description="of a call that failed on the way; then the reply is 'failed'. Waits double from half a second: "
+        "seven outlast a minute in which a server starts again",
+    )
     batch: bool = Field(
         default=False,
         description="send all calls together as batches (OpenAI's Batch API), answered within a day and cheaper; "
@@ -113,7 +118,11 @@ class Gguf(Section):
         default=4096, description="tokens that one dialogue may have; memory grows with context x parallel"
     )
     parallel: int = Field(
-        default=8, ge=1, le=256, description="dialogues decoded together; higher is faster and increases memory"
+        default=4,
+        ge=1,
+        le=256,
+        description="dialogues decoded together; higher is faster and increases memory: a token of LLaMA-2-7B takes "
+        "0.5 MiB, so 4 x 4096 of them 8 GiB; models with grouped-query attention take a fraction",
     )
     threads: Positive | None = None
     gpu_layers: int = Field(default=-1, ge=-1, description="layers on the card, -1 = all that llama.cpp was built for")
@@ -410,6 +419,8 @@ class Negatives(Section):
             raise ValueError("check_worse = likelihood needs a scorer")
         if "on-policy" in self.how and self.policy is None:
             raise ValueError("how = on-policy needs a policy")
+        if self.drop_not_worse and self.check_worse == "none":
+            raise ValueError("drop_not_worse needs check_worse = judge or likelihood")
         if self.min_length_ratio > self.max_length_ratio:
             raise ValueError("min_length_ratio may not be above max_length_ratio")
         return self

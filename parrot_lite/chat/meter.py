@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -141,13 +142,15 @@ class Meter:
         if money >= self._budget.money:
             return f"{SPENT}: {money:.4f} of {self._budget.money:g} after {calls:,} calls (budget.money)"
         for model, usage in self._models.items():
-            if model in self._prices and usage.counts["without usage"]:
+            price = self._prices.get(model)
+            if price and (price.input or price.output) and usage.counts["without usage"]:
                 return f"{SPENT} as far as anyone can know: {model} does not say what it used (budget.money)"
         return None
 
     def _write_now_and_then(self) -> None:
         while not self._closed.wait(SECONDS):
-            self._write()
+            with suppress(OSError):  # a full disk may have room again; the last write tells
+                self._write()
 
     def _write(self) -> None:
         with self._lock:
@@ -155,7 +158,11 @@ class Meter:
                 return
             text = json.dumps({model: usage.facts() for model, usage in self._models.items()}, indent=1)
             self._changed = False
-        write_atomically(self._path, text + "\n")
+        try:
+            write_atomically(self._path, text + "\n")
+        except OSError:
+            self._changed = True
+            raise
 
 
 class Metered:

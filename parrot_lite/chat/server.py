@@ -104,9 +104,13 @@ class ServerChat:
                 self._news.notify_all()
         return self._settled(outcomes)
 
+    def stop(self) -> None:
+        """Make no failed call again: the stage is ending."""
+        self._closed.set()
+
     def close(self) -> None:
         """Close the connections; calls that wait to be made again are not."""
-        self._closed.set()
+        self.stop()
         self._pool.shutdown()
         for client in self._clients.values():
             client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -125,24 +126,24 @@ class Failures:
 
     def __init__(self) -> None:
         self._reasons: list[str] = []
-        self._in_a_row = 0
+        self._in_a_row = Counter[Role | None]()  # by speaker: one may answer where the other is gone
         self._spent: str | None = None
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, speaker: Role | None = None) -> None:
         """A session has a failed call, or one that the budget forbade."""
         self._reasons.append(reason)
-        self._in_a_row += 1
-        if reason.startswith(SPENT):
-            self._spent = reason
+        self._in_a_row[speaker] += 1
+        if SPENT in reason:  # behind a detector's own words, too
+            self._spent = reason[reason.index(SPENT) :]
 
-    def went_through(self) -> None:
-        """A session ended without one."""
-        self._in_a_row = 0
+    def went_through(self, speaker: Role | None = None) -> None:
+        """A session had none, or the speaker's last call was none."""
+        self._in_a_row[speaker] = 0
 
     @property
     def hopeless(self) -> bool:
         """Whether so many sessions failed in a row that nobody seems to answer, or the budget is spent."""
-        return self._in_a_row >= GIVE_UP or self._spent is not None
+        return max(self._in_a_row.values(), default=0) >= GIVE_UP or self._spent is not None
 
     @property
     def note(self) -> str:

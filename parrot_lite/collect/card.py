@@ -47,12 +47,10 @@ class Step:
     @property
     def speakers(self) -> dict[str, str]:
         """Who wrote the stage's text, by role."""
-        named = self.manifest.get("calls", {})
         speakers = {}
         for role, spec in self.settings.items():
             if isinstance(spec, dict) and "kind" in spec:
                 parts = [spec["kind"], spec.get("model") or spec.get("path") or spec.get("adapter")]
-                parts += [f"called {named[role]['name']}"] if role in named else []
                 speakers[role] = ", ".join(str(part) for part in parts if part)
         return speakers
 

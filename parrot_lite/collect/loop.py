@@ -106,6 +106,7 @@ def _play(recipe: Recipe, left: Sequence[Dialogue], files: Files, meter: Meter) 
         answering = stack.enter_context(closing(open_chat(collect.answerer, recipe, meter)))
         same = collect.asker == collect.answerer
         asking = answering if same else stack.enter_context(closing(open_chat(collect.asker, recipe, meter)))
+        opened = answering, asking
         if collect.prompted:
             asking = Prompted(asking)
         answerer = Speaker(answering, "assistant", collect.answerer_decoding, seed)
@@ -119,6 +120,8 @@ def _play(recipe: Recipe, left: Sequence[Dialogue], files: Files, meter: Meter) 
         else:
             lines = [Line([answerer], *lanes(collect.answerer)), Line(askers, *lanes(collect.asker))]
         calls = stack.enter_context(closing(Calls(lines)))
+        for chat in opened:  # before calls in flight are waited for, or they go through all their retries
+            stack.callback(getattr(chat, "stop", lambda: None))
         done = len(files.kept) + len(files.rejected)
         bar = stack.enter_context(progress("collect", done + len(left), done))
         play = Play(recipe, calls, answerer, askers, files, meter, bar)
@@ -168,6 +171,8 @@ class Play:
             following = _answered(session, reply, _target(session, self._recipe))
         else:
             following = _asked(session, reply, self._askers.index(speaker), self._recipe.collect)
+        if not isinstance(following, Unfinished):
+            self.failures.went_through(session.due)  # a call, not a session: hundreds begin before the first one ends
         match following:
             case Dialogue():
                 self._files.turns.append(following)
@@ -176,7 +181,7 @@ class Play:
                 self._files.lapses.append(following)
                 self._go_on(session)
             case Unfinished(reason):
-                self.failures.failed(reason)
+                self.failures.failed(reason, session.due)
             case End():
                 self._end(following)
 
@@ -189,7 +194,6 @@ class Play:
         self._calls.ask(self._askers[lapses], session)
 
     def _end(self, end: End) -> None:
-        self.failures.went_through()
         length = len(end.session.answers)
         if length < max(self._recipe.collect.keep_turns, _shortest(end.session)):
             detail = f"{length} exchanges" + (f"; {end.text[:200]}" if end.text else "")

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from parrot_lite.chat import inputs_of, open_chat
+from parrot_lite.chat import all_at_once, inputs_of, open_chat
 from parrot_lite.chat.meter import Meter
 from parrot_lite.collect.calls import Failures, Speaker
 from parrot_lite.context import Asked, Verdict, by_rules
@@ -166,9 +166,12 @@ def _said(
     recipe: Recipe, sessions: Sequence[Dialogue], folder: RunFolder, meter: Meter
 ) -> Generator[tuple[Dialogue, dict[int, Said]]]:
     """Every session with what each detector says of its turns from the second on; models are asked chunk by chunk."""
-    names = recipe.negatives.dependence.detectors
+    settings = recipe.negatives
+    names = tuple(dict.fromkeys(settings.dependence.detectors))
     models = [name for name in names if name != "rules"]
-    chunk = recipe.negatives.chunk if models else 1
+    chunk = settings.chunk if models else 1
+    if "judge" in names and all_at_once(settings.dependence.judge or settings.writer):
+        chunk = max(chunk, settings.sessions or len(sessions))  # a batch takes hours, however small it is
     with ExitStack() as stack:
         detectors: dict[Detector, Detect] = {}
         known: dict[tuple[Detector, str, int], Verdict] = {}

@@ -2,11 +2,12 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from parrot_lite.chat.meter import SPENT, Meter, check_prices
+from parrot_lite.chat.meter import FILE, SPENT, Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Server, load
 from parrot_lite.types import Reply
@@ -83,3 +84,26 @@ def test_only_servers_need_a_price_and_only_for_a_cap_of_money():
 def test_neither_budget_nor_prices_decide_a_result():
     before, after = load(DEMO), load(DEMO, ["budget.calls=3", "budget.money=1", "prices.m={input=1, output=1}"])
     assert before.resolved("collect") == after.resolved("collect")
+
+
+def test_what_costs_nothing_need_not_say_what_it_used():
+    recipe = load(DEMO, ["budget.money=3", "prices.m={input=0, output=0}", "prices.n={input=1, output=0}"])
+    meter = Meter(recipe)
+    assert meter.begin("m") is None
+    meter.end("m", Reply(text="Yes.", stop="end"))
+    assert meter.begin("m") is None
+    meter.end("n", Reply(text="Yes.", stop="end"))
+    assert "n does not say what it used" in (meter.begin("m") or "")
+
+
+def test_a_disk_that_was_full_loses_no_spending(tmp_path, monkeypatch):
+    monkeypatch.setattr("parrot_lite.chat.meter.SECONDS", 0.01)
+    folder = tmp_path / "later"  # not there yet: the first writes fail
+    with Meter(None, folder) as meter:
+        meter.begin("m")
+        time.sleep(0.1)
+        folder.mkdir()
+        deadline = time.monotonic() + 10
+        while not (folder / FILE).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (folder / FILE).exists()  # while the stage still runs

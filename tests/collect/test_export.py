@@ -208,7 +208,7 @@ def chain_by_hand(folder: Path) -> Path:
     seeds = 'seeds = [{source = "logs", name = "s"}, {source = "hub", name = "u", path = "stingning/ultrachat"}]\n'
     seeds += 'asker = {kind = "local", adapter = "train-ask"}\nanswerer = {kind = "server", model = "gpt-x"}'
     facts = {"s": {"read": 9, "drawn": 5}, "u": {"read": 8, "in a benchmark": 2, "drawn": 1}}
-    named = {"answerer": {"name": "gpt-x"}, "asker": {"name": "base+train-ask"}}
+    named = {"gpt-x": {"calls": 9}, "answerer": {"calls": 8}}  # by model, and one is called like a role
     benchmarks = {"bundled": {"queries": 128}}
     stage(folder, "collect", "collect", seeds, seeds=facts, calls=named, benchmarks=benchmarks)
     stage(folder, "negatives", "negatives", 'data = ["collect"]\nwriter = {kind = "gguf", path = "w.gguf"}')
@@ -219,10 +219,7 @@ def test_the_card_follows_the_stages_back(tmp_path: Path) -> None:
     trees = chain_by_hand(tmp_path)
     steps = card.chain([trees])
     assert [step.stage for step in steps] == ["negatives", "collect", "logs", "train-ask"]
-    assert steps[1].speakers == {
-        "asker": "local, train-ask, called base+train-ask",
-        "answerer": "server, gpt-x, called gpt-x",
-    }
+    assert steps[1].speakers == {"asker": "local, train-ask", "answerer": "server, gpt-x"}
     assert steps[1].counts["seeds of u: in a benchmark"] == 2
     assert steps[1].benchmarks == {"bundled": 128}
     known = card.licences(["collect:s", "collect:u", "elsewhere"], steps)

@@ -75,6 +75,15 @@ def test_agreement_that_chance_would_reach_has_no_kappa():
     assert kappa(Counter({(True, False): 1, (False, True): 1})) == -1
 
 
+def test_a_detector_named_twice_is_asked_once(tmp_path, monkeypatch):
+    recipe = settings(
+        tmp_path, [data(tmp_path, "data.jsonl", BEES)], 'negatives.dependence.detectors=["rules","rules"]'
+    )
+    monkeypatch.setattr(negatives, "open_chat", lambda *_: FunctionChat(lambda dialogue: said("Made up.")))
+    negatives.run(recipe)
+    assert recipe.folder("negatives").joinpath("manifest.json").exists()
+
+
 def asked_of(dialogue):
     return dialogue.turns[-1].content.rpartition("Message: ")[2]
 
