@@ -39,7 +39,7 @@ REFUSED = (400, 413, 422)  # about this one request where the server answers oth
 PASSING = (408, 409, 425, 429)  # and 5xx: the same call may go well later
 ILL = 3  # failures in a row from which an address is set aside ...
 ASIDE = 30.0  # ... for so many seconds
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds before a call is made again; doubled each time
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a call is made again; doubled each time
 LONGEST_ASKED_FOR = 60.0  # seconds of a Retry-After that are waited
 
 
