@@ -30,7 +30,7 @@ from parrot_lite.errors import UserError
 from parrot_lite.evaluate.statistics import Estimate, mean
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Detector, Recipe
-from parrot_lite.store import read, write_atomically
+from parrot_lite.store import read, writable_file, write_atomically
 from parrot_lite.types import Dialogue, Record, Role, Turn, derive_seed
 
 Half = Literal["dev", "test"]
@@ -133,8 +133,10 @@ def run(
 ) -> None:
     """Print the figures of one detector and of the baselines, and write them to ``out``.
 
-    Raises UserError where a row does not hold or none is left.
+    Raises UserError where a row does not hold, none is left, or ``out`` cannot be written.
     """
+    if out is not None:
+        writable_file(out)
     gold = load(files, half)
     rows = gold.rows if limit is None else sample(gold.rows, limit, recipe.run.seed)
     judged = {f"detector: {name}": _detected(rows, gold.sessions, name, recipe)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -257,6 +258,9 @@ def main() -> None:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             _fail("the card's memory is full. Lower batch or max_tokens; what is done is kept", error, debug)
+        if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+            fix = "Mend the path, its permissions, or make room on the disk"
+            _fail(f"{error.filename or 'the disk'}: {error.strerror}. {fix}", error, debug)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"{text[:300]}. This is a defect of parrot_lite or of a library; --debug shows where", error, debug)
 

@@ -48,7 +48,7 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
     try:
         lines = path.open("rb")  # bytes: a line that is not UTF-8 is then a line that does not hold, like any other
     except FileNotFoundError:
-        raise UserError("no such file", str(path), "Run the stage that writes it") from None
+        raise UserError("no such file", str(path), "Mend the path, or run the stage that writes it") from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "Name a JSONL file") from None
     with lines:
@@ -154,7 +154,38 @@ def locate(path: str) -> Path:
 def existing(path: Path) -> Path:
     """The path itself. Raises UserError where nothing lies there."""
     if not path.exists():
-        raise UserError("no such file or folder", str(path), "Mend the path in the recipe")
+        raise UserError("no such file or folder", str(path), "Mend the path")
+    return path
+
+
+def existing_file(path: Path) -> Path:
+    """The path itself. Raises UserError where nothing or a folder lies there."""
+    if existing(path).is_dir():
+        raise UserError("is a folder", str(path), "Name a file in it")
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """The path itself, the folder made where it is missing. Raises UserError where nothing can be written there.
+
+    For verbs that write where the user says: called before the work, so that none is done in vain.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError("is a file", str(path), "Name a folder") from None
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", str(path), "Name another folder") from None
+    if not os.access(path, os.W_OK):
+        raise UserError("is not writable", str(path), "Name another folder")
+    return path
+
+
+def writable_file(path: Path) -> Path:
+    """Like ``writable_folder``, for a file and the folder that it lies in."""
+    if path.is_dir():
+        raise UserError("is a folder", str(path), "Name a file in it")
+    writable_folder(path.parent)
     return path
 
 
@@ -242,7 +273,7 @@ def dialogue_files(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:
             files[name] = require(recipe, "collect") / "dialogues.jsonl"
         else:
             files[name] = Path(name)
-            if not files[name].exists():
+            if not files[name].is_file():
                 raise UserError("no such file of dialogues", name, "Name 'logs', 'collect' or a JSONL file in 'data'")
     return files
 

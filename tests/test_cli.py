@@ -1,5 +1,6 @@
 """The command line and the Makefile in front of it: one verb a stage, one line an error."""
 
+import errno
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from parrot_lite.recipe import SECTION
 
 ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
+BUNDLED = "parrot_lite/data/sessions.jsonl"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 LOOKING = ["report", "show", "plan", "stats", "asker-report", "context-check", "overlap", "export-data"]
 HEAVY = (
@@ -145,6 +147,15 @@ class TestErrors:
             (["eval", DEMO, "capo.bta=1"], f"{DEMO}: unknown key 'capo.bta'. Did you mean 'beta'?"),
             (["logs", DEMO, "capo.beta"], "override: 'capo.beta' is not key=value. Write e.g. capo.beta=0.2"),
             (["report", "run.folder=/nonexistent"], None),
+            (["stats", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["stats", BUNDLED, "--out", "Makefile"], "Makefile: is a file. Name a folder"),
+            (["overlap", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["overlap", BUNDLED, "--with", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["overlap", "/dev/null"], "/dev/null: no query in it. Name a file with data"),
+            (["export-data", "recipes", "--out", "x/y.jsonl"], "recipes: is a folder. Name a file in it"),
+            (["export-data", BUNDLED, "--out", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["export-data", BUNDLED, "--out", "/proc/x/y.jsonl"], None),
+            (["context-check", "recipes"], None),
             (["show", "/nonexistent/x.jsonl", "--speaker", "system"], None),
         ],
     )
@@ -154,6 +165,7 @@ class TestErrors:
         assert done.stdout == ""
         assert done.stderr.startswith("parrot: ")
         assert done.stderr.count("\n") == 1
+        assert "defect" not in done.stderr
         if line is not None:
             assert done.stderr == f"parrot: {line}\n"
 
@@ -200,6 +212,28 @@ class TestErrors:
         monkeypatch.setattr(sys, "argv", ["parrot", "logs", "--debug"])
         with pytest.raises(RuntimeError, match="first line"):
             cli.main()
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied. Mend the path"),
+            (OSError(errno.ENOSPC, "No space left on device"), "the disk: No space left on device. Mend the path"),
+        ],
+    )
+    def test_a_file_that_fails_is_no_defect(self, monkeypatch, capsys, error, line):
+        def broken(*_):
+            raise error
+
+        monkeypatch.setattr(cli, "load", broken)
+        monkeypatch.setattr(sys, "argv", ["parrot", "logs"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith(f"parrot: {line}")
+
+    def test_a_folder_in_the_place_of_logs(self, tmp_path):
+        done = parrot("logs", DEMO, f"run.folder={tmp_path}", "logs.source=messages", f"logs.path={tmp_path}")
+        assert (done.returncode, done.stderr) == (2, f"parrot: {tmp_path}: is a folder. Name a file in it\n")
 
     def test_an_interrupt_says_how_to_go_on(self, monkeypatch, capsys):
         def interrupted(*_):

@@ -196,8 +196,31 @@ class TestLocate:
 
     def test_existing(self, tmp_path):
         assert store.existing(tmp_path) == tmp_path
-        with pytest.raises(UserError, match="no such file or folder"):
+        with pytest.raises(UserError, match="no such file or folder. Mend the path$"):
             store.existing(tmp_path / "x")
+
+    def test_a_file_is_wanted(self, tmp_path):
+        path = write(tmp_path / "x.jsonl", "a")
+        assert store.existing_file(path) == path
+        with pytest.raises(UserError, match="is a folder. Name a file in it"):
+            store.existing_file(tmp_path)
+        with pytest.raises(UserError, match="no such file or folder"):
+            store.existing_file(tmp_path / "y")
+
+    def test_a_place_to_write(self, tmp_path):
+        assert store.writable_folder(tmp_path / "a" / "b").is_dir()
+        assert store.writable_file(tmp_path / "c" / "x.jsonl").parent.is_dir()
+        assert list((tmp_path / "c").iterdir()) == []
+        file = write(tmp_path / "x.jsonl", "a")
+        for refused, path, line in (
+            (store.writable_folder, file, "is a file. Name a folder"),
+            (store.writable_folder, file / "a", "cannot be made: Not a directory"),
+            (store.writable_file, file / "a", "is a file"),
+            (store.writable_file, tmp_path, "is a folder. Name a file in it"),
+            (store.writable_file, Path("/proc/x/y.jsonl"), "/proc/x: cannot be made"),
+        ):
+            with pytest.raises(UserError, match=line):
+                refused(path)
 
     def test_a_base_model_on_the_hub_has_no_files_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

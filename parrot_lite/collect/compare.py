@@ -14,7 +14,7 @@ from parrot_lite.collect import sources
 from parrot_lite.collect.statistics import DRAWS, SAMPLE, DataSet, Mean, Tally
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import count, existing, locate, read, write_atomically
+from parrot_lite.store import count, existing_file, locate, read, writable_folder, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Dialogue, Rejected, derive_seed
 
@@ -37,12 +37,16 @@ def run(
     ``sessions`` draws so many of each, the same by every order of the file; ``chunks`` leaves ShareGPT's chunks as
     they lie. Raises UserError where a file cannot be read or two data sets have one name.
     """
+    data_sets = named(files, names)
+    for file in data_sets.values():
+        existing_file(locate(file))
     if out is not None:
         from parrot_lite.collect import plots  # before the work: it needs matplotlib
-    found = [measure(name, file, sessions, chunks, seed) for name, file in named(files, names).items()]
+
+        writable_folder(out)
+    found = [measure(name, file, sessions, chunks, seed) for name, file in data_sets.items()]
     report = build(found)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         drawn = plots.draw(found, out)
         pictures = "".join(f"\n![{picture.caption}]({picture.path.name})\n" for picture in drawn)
         write_atomically(out / "stats.md", report.markdown() + pictures)
@@ -72,7 +76,7 @@ def named(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 def measure(name: str, file: str, sessions: int | None, chunks: bool, seed: int) -> DataSet:
     """The statistics of one file. Raises UserError where it cannot be read or holds no session."""
-    path = existing(locate(file))
+    path = existing_file(locate(file))
     counts: Counter[str] = Counter()
     unit, records = told(path, counts, chunks)
     tally = Tally(seed)

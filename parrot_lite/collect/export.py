@@ -16,7 +16,7 @@ from typing import Any
 from parrot_lite.collect import card
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import count, existing, read, write_atomically
+from parrot_lite.store import count, existing_file, read, writable_file, write_atomically
 from parrot_lite.types import Dialogue, SessionTree, Turn
 
 Row = dict[str, Any]
@@ -97,14 +97,14 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
     """Write ``files`` to ``out`` in the layout ``form``, those of ``source`` alone where it is named, and the card.
 
     Raises UserError where the layout is unknown or needs session trees, where a file does not hold or its stage is not
-    finished, where an id occurs twice, where nothing is left, and where another README.md would be overwritten.
+    finished, where an id occurs twice, where nothing is left, where ``out``
+    cannot be written, and where another README.md would be overwritten.
     """
     if form not in FORMATS:
         raise UserError(f"no format '{form}'", "--format", f"Use {', '.join(FORMATS)}")
     readme = out.with_name("README.md")
     _check(files, out, readme)
     tally, sources = Counter[str](), Counter[str]()
-    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".part")
     try:
         with beside.open("w", encoding="utf-8") as written, progress("export", sum(map(count, files))) as bar:
@@ -128,8 +128,9 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
 
 def _check(files: Sequence[Path], out: Path, readme: Path) -> None:
     for file in files:
-        if existing(file).resolve() == out.resolve():
+        if existing_file(file).resolve() == out.resolve():
             raise UserError("would overwrite what it reads", str(out), "Name another file with --out")
+    writable_file(out)
     card.chain(files)
     if readme.exists() and card.mark(out) not in readme.read_text(encoding="utf-8"):
         raise UserError("is not the card of this file and stays", str(readme), "Give the export a folder of its own")
