@@ -285,7 +285,7 @@ def stage_folder(
     """Work in a stage's folder; yields None where it is finished already, and says so.
 
     ``inputs`` are the files and folders whose bytes decide the result, by name. Raises StageChanged where the folder
-    belongs to another resolved recipe or to other inputs (``rerun`` discards it), UserError where another process
+    has results of another resolved recipe or of other inputs (``rerun`` discards them), UserError where another process
     works in it.
     """
     path = recipe.folder(stage)
@@ -298,11 +298,12 @@ def stage_folder(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it") from None
-        if rerun:
-            _clear(path)
         kept = path / "recipe.toml"
         manifest = path / "manifest.json"
-        if kept.exists() and (before := kept.read_text(encoding="utf-8")) != text:
+        before = kept.read_text(encoding="utf-8") if kept.exists() else text
+        if rerun or (before != text and _bare(path)):
+            _clear(path)
+        elif before != text:
             difference = "\n".join(
                 difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", n=1, lineterm="")
             )
@@ -310,7 +311,7 @@ def stage_folder(
             raise StageChanged(
                 f"{stage} was {state} with another recipe or other inputs",
                 str(path),
-                f"Run parrot {stage} with --rerun to discard it",
+                f"Run parrot {stage} with --rerun to discard it (make: RERUN={stage})",
                 difference,
             )
         if manifest.exists():
@@ -328,6 +329,12 @@ def stage_folder(
         _write_manifest(folder, recipe, text, time.monotonic() - start, len(attempts.read_text().splitlines()))
         for leftover in folder.leftovers:
             shutil.rmtree(leftover)
+
+
+def _bare(path: Path) -> bool:
+    """Whether a stage has produced nothing yet: nothing but what is written when it begins, and empty files."""
+    begun = {".lock", "attempts", "recipe.toml"}
+    return not any(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.name not in begun)
 
 
 def _clear(path: Path) -> None:

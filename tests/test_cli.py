@@ -106,7 +106,7 @@ class TestMakefile:
         assert targets["plan"][1] == ["@$(PARROT) plan $(RECIPE) $(SET)"]
 
     def test_prerequisites_are_the_pipeline(self):
-        assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report"]} == {
+        assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report", "asker-report"]} == {
             "logs": set(),
             "train-ask": {"logs"},
             "collect": {"train-ask"},
@@ -114,14 +114,15 @@ class TestMakefile:
             "train-sft": {"collect"},
             "train-capo": {"negatives", "train-sft"},
             "eval": {"train-capo"},
-            "report": {"eval"},
+            "report": set(),  # looks at what is there: on a new folder it must not start days of work
+            "asker-report": set(),
         }
 
     def test_one_target_runs_the_whole_chain_in_order_each_stage_once(self):
-        done = run("make", "--dry-run", "report", "RECIPE=x.toml", "SET=capo.beta=0.2 run.seed=1")
+        done = run("make", "--dry-run", "eval", "RECIPE=x.toml", "SET=capo.beta=0.2 run.seed=1")
         assert done.returncode == 0, done.stderr
         calls = [line.split() for line in done.stdout.splitlines() if line.startswith(".venv/bin/parrot ")]
-        assert [call[1] for call in calls] == [*STAGES, "report"]
+        assert [call[1] for call in calls] == STAGES
         assert all(call[2:] == ["x.toml", "capo.beta=0.2", "run.seed=1"] for call in calls)
 
     def test_help_lists_every_target_and_is_what_make_alone_prints(self):
@@ -133,6 +134,14 @@ class TestMakefile:
         assert set(listed) == set(makefile())
         assert all(len(line.split()) > 2 for line in done.stdout.splitlines()[2:])  # each with what it does
         assert run("make").stdout == done.stdout
+
+    def test_a_stage_to_run_again_is_one_of_them(self):
+        done = run("make", "--dry-run", "collect", "RERUN=logs collect")
+        reruns = [line.split()[1] for line in done.stdout.splitlines() if line.endswith("--rerun")]
+        assert (done.returncode, reruns) == (0, ["logs", "collect"])
+        wrong = run("make", "--dry-run", "collect", "RERUN=logs colect")
+        assert wrong.returncode == 2
+        assert f"RERUN=colect: no such stage; there are {' '.join(STAGES)}" in wrong.stderr
 
     def test_its_recipe_is_the_programs_default(self):
         assert f"RECIPE ?= {cli.DEMO}\n" in (ROOT / "Makefile").read_text()

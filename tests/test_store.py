@@ -335,9 +335,23 @@ class TestStageFolder:
         assert "-heldout = 16" in difference
         assert "+heldout = 17" in difference
         assert sum(line.startswith(("+", "-")) for line in difference) == 4  # with the two lines of the head
-        assert "--rerun" in str(caught.value)
+        assert "with --rerun to discard it (make: RERUN=logs)" in str(caught.value)
         assert str(recipe.folder("logs")) in str(caught.value)
         assert {path.name: path.read_bytes() for path in recipe.folder("logs").iterdir()} == before
+
+    def test_what_failed_before_its_first_result_takes_another_recipe_without_asking(self, tmp_path, source):
+        recipe = recipe_in(tmp_path)
+        with pytest.raises(UserError, match="at once"), stage_folder(recipe, "logs", source) as folder:
+            folder.journal("x.jsonl", Rejected, lambda one: one.id)
+            raise UserError("at once")
+        changed = recipe_in(tmp_path, "logs.heldout=17")
+        with pytest.raises(UserError, match="later"), stage_folder(changed, "logs", source) as folder:
+            assert tomllib.loads((folder.path / "recipe.toml").read_text())["logs"]["heldout"] == 17
+            write(folder.path / "x.jsonl", "a")
+            raise UserError("later")
+        with pytest.raises(StageChanged, match="logs was begun with another recipe"):
+            self.finish(recipe, source)
+        assert self.finish(changed, source)
 
     def test_an_override_of_another_stage_does_not_matter(self, tmp_path, source):
         self.finish(recipe_in(tmp_path), source)
