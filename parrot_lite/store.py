@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -58,13 +59,26 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
             try:
                 yield kind.model_validate_json(line)
             except ValidationError as error:
-                detail = error.errors(include_url=False)[0]
-                at = ".".join(map(str, detail["loc"]))
-                raise UserError(
-                    f"not a {kind.__name__}: {at + ': ' if at else ''}{detail['msg']}",
-                    f"{path}:{number}",
-                    "Mend or delete that line",
-                ) from None
+                raise UserError(_mismatch(error, kind), f"{path}:{number}", "Mend or delete that line") from None
+
+
+def _mismatch(error: ValidationError, kind: type[Record]) -> str:
+    """What is wrong with a line, in words for whoever wrote it."""
+    detail = error.errors(include_url=False)[0]
+    name = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()
+    at = ".".join(map(str, detail["loc"]))
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    match detail["type"]:
+        case "missing":
+            needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+            return f"has no '{at}': a {name} needs {', '.join(needed)}"
+        case "extra_forbidden":
+            return f"has '{at}', which a {name} does not"
+        case "json_invalid":
+            reason = message.removeprefix("Invalid JSON: ")
+            return f"not JSON: {re.sub(r' at line .*', '', reason)}"  # its line is one of this line
+    where = f"'{at}' " if at else ""
+    return f"not a {name}: {where}{message}"
 
 
 def count(path: Path) -> int:

@@ -31,15 +31,15 @@ main()
 """
 
 
-def run(*command, **environment):
+def run(*command, cwd=ROOT, **environment):
     # Under `make test` a make of ours would be a sub-make, which names the folders that it enters.
     inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
 
 
-def parrot(*arguments):
-    return run(sys.executable, "-m", "parrot_lite", *arguments)
+def parrot(*arguments, cwd=ROOT):
+    return run(sys.executable, "-m", "parrot_lite", *arguments, cwd=cwd)
 
 
 def imported_by(*arguments):
@@ -82,11 +82,15 @@ class TestVerbs:
         assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, *LOOKING]
         assert imported == []
 
+    def test_help_has_a_short_name_and_one_pair_of_brackets(self):
+        usage = parrot("logs", "-h").stdout.splitlines()[1].strip()
+        assert usage.endswith("logs [OPTIONS] [RECIPE] [KEY=VALUE]...")
+
     @pytest.mark.parametrize("verb", ["eval", "show"])
     def test_help_of_a_verb(self, verb):
         done = parrot(verb, "--help")
         assert done.returncode == 0
-        assert "e.g. capo.beta=0.2" in done.stdout
+        assert "e.g. capo.beta=0.2; keys: parrot_lite/recipe.py" in done.stdout
         assert ("--rerun" in done.stdout) == (verb != "show")
 
     def test_without_a_verb_help_is_shown(self):
@@ -106,7 +110,8 @@ class TestMakefile:
         assert targets["plan"][1] == ["@$(PARROT) plan $(RECIPE) $(SET)"]
 
     def test_prerequisites_are_the_pipeline(self):
-        assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report", "asker-report"]} == {
+        looked = [*STAGES, "report", "asker-report"]
+        assert {name: needs for name, (needs, _) in makefile().items() if name in looked} == {
             "logs": set(),
             "train-ask": {"logs"},
             "collect": {"train-ask"},
@@ -239,6 +244,13 @@ class TestErrors:
             cli.main()
         assert stopped.value.code == 2
         assert capsys.readouterr().err.startswith(f"parrot: {line}")
+
+    def test_outside_the_checkout_there_is_no_demo(self, tmp_path):
+        line = "recipes/demo.toml: no such recipe. Name a recipe; the shipped ones are in recipes/ of the checkout"
+        for arguments in (["logs"], ["logs", "run.seed=1"], ["show", "x.jsonl"]):
+            done = parrot(*arguments, cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (2, f"parrot: {line}\n")
+        assert parrot("logs", str(ROOT / DEMO), "logs.source=bundled", f"run.folder={tmp_path}").returncode == 0
 
     def test_a_folder_in_the_place_of_logs(self, tmp_path):
         done = parrot("logs", DEMO, f"run.folder={tmp_path}", "logs.source=messages", f"logs.path={tmp_path}")

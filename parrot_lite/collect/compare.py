@@ -57,7 +57,7 @@ def run(
 
 
 def named(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Name → file, in the order given; a file without a name has its own, without the ending."""
+    """Name → file, ``names`` last; a file without a name has its own, without the ending."""
     pairs = [(Path(file).stem, file) for file in files]
     for text in names:
         name, equals, file = text.partition("=")

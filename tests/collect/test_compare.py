@@ -152,7 +152,7 @@ def test_names() -> None:
         ("[]", "begins with no session"),
         ('{"text": "hello"}', "begins with no session"),
         ("not JSON", "begins with no session"),
-        ('{"id": "1", "turns": "hello"}', "not a Dialogue"),
+        ('{"id": "1", "source": "s", "turns": "hello"}', "not a dialogue: 'turns' should be"),
         ('{"id": "1", "messages": []}', "no session with an answered query"),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_file_of_unknown_origin_says_so(tmp_path: Path) -> None:
         ("trl-preference", SESSIONS, "the format trl-preference needs session trees"),
         ("messages", [SESSIONS[0], SESSIONS[0]], "session id 'a' occurs twice"),
         ("messages", [], "no row for the format messages and nothing left out"),
-        ("messages", [Turn(role="user", content="x")], "in.jsonl:1: not a Dialogue"),
+        ("messages", [Turn(role="user", content="x")], "in.jsonl:1: has no .id.: a dialogue needs id, source"),
     ],
 )
 def test_refusals(tmp_path: Path, form: str, records: list[Any], message: str) -> None:
