@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from parrot_lite import __version__
 from parrot_lite.collect import sources
-from parrot_lite.collect.statistics import DRAWS, SAMPLE, DataSet, Mean, Tally
+from parrot_lite.collect.statistics import DRAWS, SAMPLE, DataSet, Mean, Tally, none_of
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import count, existing_file, locate, read, writable_folder, write_atomically
+from parrot_lite.store import count, existing_file, fingerprint, locate, read, writable_folder, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Dialogue, Rejected, derive_seed
 
@@ -45,12 +46,14 @@ def run(
 
         writable_folder(out)
     found = [measure(name, file, sessions, chunks, seed) for name, file in data_sets.items()]
-    report = build(found)
+    how = _options(sessions, chunks, seed)
+    report = build(found, how)
     if out is not None:
         drawn = plots.draw(found, out)
         pictures = "".join(f"\n![{picture.caption}]({picture.path.name})\n" for picture in drawn)
         write_atomically(out / "stats.md", report.markdown() + pictures)
-        data = {"data_sets": [one.model_dump(mode="json") for one in found], "paper": PAPER}
+        made = {"parrot_lite": __version__, "sessions": sessions, "chunks": chunks, "seed": seed}
+        data = {"made": made, "data_sets": [one.model_dump(mode="json") for one in found], "paper": PAPER}
         write_atomically(out / "stats.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         say(f"stats: written to {out}")
     report.show()
@@ -89,7 +92,7 @@ def measure(name: str, file: str, sessions: int | None, chunks: bool, seed: int)
         raise UserError("holds no session with an answered query", str(path))
     if unit == CONVERSATIONS:
         unit = f"{unit}, {counts['conversations']} rejoined from {counts['chunks']} chunks"
-    return tally.result(name, path.name, unit, +counts)
+    return tally.result(name, path.name, fingerprint(path), unit, +counts)
 
 
 CONVERSATIONS = "conversations"
@@ -175,11 +178,16 @@ def _drawn(sessions: Iterable[Dialogue], wanted: int, counts: Counter[str], seed
     return (session for _, _, session in drawn)
 
 
-def build(data_sets: Sequence[DataSet]) -> Report:
-    """The report: the paper's Table 1, and two tables of what it does not give."""
+def _options(sessions: int | None, chunks: bool, seed: int) -> str:
+    drawn = "all sessions" if sessions is None else f"at most {sessions} sessions of each"
+    return f"{drawn}, seed {seed}{', chunks as they lie' if chunks else ''}"
+
+
+def build(data_sets: Sequence[DataSet], how: str) -> Report:
+    """The report: the paper's Table 1, and two tables of what it does not give; ``how`` says how it was made."""
     return Report(
         title="Data statistics",
-        facts=tuple((one.name, _origin(one)) for one in data_sets),
+        facts=((f"parrot_lite {__version__}", how), *((one.name, _origin(one)) for one in data_sets)),
         warnings=(),
         tables=(_table_1(data_sets), _texts(data_sets), _faults(data_sets)),
     )
@@ -194,6 +202,7 @@ def _origin(one: DataSet) -> str:
         parts.append(f"drawn from {one.sessions + drawn}")
     if left_out:
         parts.append(f"{left_out} left out")
+    parts.append(f"fingerprint {one.fingerprint}")
     return "; ".join(parts)
 
 
@@ -261,12 +270,17 @@ def _texts(data_sets: Sequence[DataSet]) -> Table:
 
 
 def _faults(data_sets: Sequence[DataSet]) -> Table:
+    def cell(mean: Mean | None) -> str:
+        if mean is None or mean.mean:
+            return written(mean, ".2%")
+        return f"0 of {mean.values:,} (< {none_of(mean.values):.1%})"
+
     keys = ("role drift", "answers itself", "thanks")
     rows = [
         (
             one.name,
             f"{one.means['later query words'].values:,}" if "later query words" in one.means else "0",
-            *(written(one.means.get(key), ".2%") for key in keys),
+            *map(cell, (one.means.get(key) for key in keys)),
             f"{one.shares['repeated']:.2%}" if "repeated" in one.shares else NONE,
         )
         for one in data_sets
@@ -282,7 +296,8 @@ def _faults(data_sets: Sequence[DataSet]) -> Table:
             "holds sessions twice.",
             "Where collection's filters ended a session or asked again, the query is not in the data: its counts stand "
             "in the manifest of collect.",
-            "± — where no session has any, or all have the same share: then the spread is not known.",
+            "0 of n (< x): none; x is the exact (Clopper-Pearson) upper end of the 95% interval, queries taken as "
+            "independent. ± — where all sessions have the same share: then the spread is not known.",
         ),
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
             raise UserError(what, str(files[0]), "Mend --source or FILE")
         listed = {"rows": rows, **tally, **{f"rows of {name}": number for name, number in sorted(sources.items())}}
         described = FORMATS[form]
-        text = card.render(out, form, described.use, described.features, listed, sources, files)
+        command = _command(files, out, form, source)
+        text = card.render(out, form, described.use, described.features, listed, sources, files, command)
         os.replace(beside, out)
     finally:
         beside.unlink(missing_ok=True)
@@ -134,6 +136,13 @@ def _check(files: Sequence[Path], out: Path, readme: Path) -> None:
     card.chain(files)
     if readme.exists() and card.mark(out) not in readme.read_text(encoding="utf-8"):
         raise UserError("is not the card of this file and stays", str(readme), "Give the export a folder of its own")
+
+
+def _command(files: Sequence[Path], out: Path, form: str, source: str | None) -> str:
+    """The call, files by their names alone: where they lay is nobody's business but the owner's."""
+    chosen = ["--source", source] if source is not None else []
+    named = ["--out", out.name, "--format", form, *chosen]
+    return shlex.join(["parrot", "export-data", *(file.name for file in files), *named])
 
 
 def _reasons(tally: Counter[str]) -> str:
