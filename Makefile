@@ -12,9 +12,12 @@ PARROT := $(BIN)/parrot
 PIP    := $(BIN)/pip --disable-pip-version-check
 SHELL  := /bin/bash
 
+STAGES := logs train-ask collect negatives train-sft train-capo eval
+$(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such stage; there are $(STAGES)))
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect bench-load exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect exactness bench-load clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -62,13 +65,13 @@ train-capo: negatives train-sft ## continue Parrot-Chat with CaPO against the ne
 eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table
 	@$(PARROT) eval $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
-report: eval ## print the tables again and write table.md
+report: $(STAMP) ## print the tables again and write table.md
 	@$(PARROT) report $(RECIPE) $(SET)
 
 plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens, cost, steps, hours
 	@$(PARROT) plan $(RECIPE) $(SET)
 
-asker-report: train-ask ## the asker against real users: likelihood, ends of turns, whether its queries can be told
+asker-report: $(STAMP) ## the asker against real users: likelihood, ends of turns, whether its queries can be told
 	@$(PARROT) asker-report $(RECIPE) $(SET)
 
 stats: $(STAMP) ## data sets beside the paper's Table 1: STATS='FILE... --out DIR'

@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parrot_lite.collect.selection import detector
-from parrot_lite.context import Asked
+from parrot_lite.collect.selection import Detect, detector
+from parrot_lite.context import Asked, by_rules
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate.statistics import Estimate, mean
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Detector, Recipe
-from parrot_lite.store import read, write_atomically
+from parrot_lite.store import read, writable_file, write_atomically
 from parrot_lite.types import Dialogue, Record, Role, Turn, derive_seed
 
 Half = Literal["dev", "test"]
@@ -58,7 +58,7 @@ class Said(Record):
     content: str
 
 
-class Labelled(Record):
+class LabelledQuery(Record):
     """A labelled query. Fields that the check does not need may stand beside these."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -92,7 +92,7 @@ class Labelled(Record):
 class Judged:
     """What a detector says of a row's query and of its rewrite; None where it could not say or was not asked."""
 
-    row: Labelled
+    row: LabelledQuery
     query: bool | None
     rewrite: bool | None
 
@@ -129,20 +129,24 @@ class Figures:
 
 
 def run(
-    files: Sequence[Path], recipe: Recipe, name: Detector, half: Half | None, limit: int | None, out: Path | None
+    files: Sequence[Path], recipe: Recipe | None, name: Detector, half: Half | None, limit: int | None, out: Path | None
 ) -> None:
     """Print the figures of one detector and of the baselines, and write them to ``out``.
 
-    Raises UserError where a row does not hold or none is left.
+    Without a recipe the detector is the rules, which need none, and the seed is 0. Raises UserError where a row does
+    not hold, none is left, or ``out`` cannot be written.
     """
+    if out is not None:
+        writable_file(out)
     gold = load(files, half)
-    rows = gold.rows if limit is None else sample(gold.rows, limit, recipe.run.seed)
+    seed = recipe.run.seed if recipe else 0
+    rows = gold.rows if limit is None else sample(gold.rows, limit, seed)
     judged = {f"detector: {name}": _detected(rows, gold.sessions, name, recipe)}
     for title, baseline in BASELINES.items():
         judged[title] = [Judged(row, baseline(row.query), baseline(row.rewrite)) for row in rows]
     sources = [*dict.fromkeys(row.source for row in rows), ALL]
     table = [
-        figures(source, title, [one for one in found if source in (one.row.source, ALL)], recipe.run.seed)
+        figures(source, title, [one for one in found if source in (one.row.source, ALL)], seed)
         for source in sources
         for title, found in judged.items()
     ]
@@ -161,19 +165,19 @@ def run(
 class Gold:
     """The rows to check, the sessions that they come from, and how many rows were left out for which reason."""
 
-    rows: list[Labelled]
+    rows: list[LabelledQuery]
     sessions: dict[str, Dialogue]
     left_out: Counter[str]
 
 
 def load(files: Sequence[Path], half: Half | None) -> Gold:
     """The labelled rows of some files. Raises UserError where an id occurs twice or no row is left."""
-    rows: list[Labelled] = []
+    rows: list[LabelledQuery] = []
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     sessions: dict[str, Dialogue] = {}
     for file in files:
-        for row in read(file, Labelled):
+        for row in read(file, LabelledQuery):
             if row.id in seen:
                 raise UserError(f"a second row '{row.id}'", str(file), "Name every row once")
             seen.add(row.id)
@@ -196,7 +200,7 @@ def load(files: Sequence[Path], half: Half | None) -> Gold:
     return Gold(rows, sessions, counts)
 
 
-def session_of(row: Labelled) -> Dialogue | None:
+def session_of(row: LabelledQuery) -> Dialogue | None:
     """The session up to the row's query; None where its history holds no answers, as in CAsT."""
     try:
         turns = tuple(Turn(role=said.role, content=said.content.strip()) for said in row.history)
@@ -205,7 +209,7 @@ def session_of(row: Labelled) -> Dialogue | None:
         return None
 
 
-def sample(rows: Sequence[Labelled], limit: int, seed: int) -> list[Labelled]:
+def sample(rows: Sequence[LabelledQuery], limit: int, seed: int) -> list[LabelledQuery]:
     """At most ``limit`` rows, drawn by seed and then in their order."""
     drawn = sorted(range(len(rows)), key=lambda at: derive_seed(seed, "context-check sample", rows[at].id))[:limit]
     return [rows[at] for at in sorted(drawn)]
@@ -246,7 +250,7 @@ def _f1(precision: float | None, recall: float | None) -> float | None:
     return 2 * precision * recall / (precision + recall)
 
 
-def _by_dialogue(pairs: Sequence[tuple[Labelled, float]], seed: int) -> Estimate | None:
+def _by_dialogue(pairs: Sequence[tuple[LabelledQuery, float]], seed: int) -> Estimate | None:
     values: dict[str, dict[int, float]] = {}
     for row, value in pairs:
         mine = values.setdefault(row.dialogue, {})
@@ -254,17 +258,22 @@ def _by_dialogue(pairs: Sequence[tuple[Labelled, float]], seed: int) -> Estimate
     return mean(values, RESAMPLES, derive_seed(seed, "context-check"))
 
 
-def _detected(rows: Sequence[Labelled], sessions: dict[str, Dialogue], name: Detector, recipe: Recipe) -> list[Judged]:
+def _detected(
+    rows: Sequence[LabelledQuery], sessions: dict[str, Dialogue], name: Detector, recipe: Recipe | None
+) -> list[Judged]:
     """The detector's verdicts on every query, and on the rewrites that are contrasted with theirs."""
     queries = [_asked(row, row.query, sessions) for row in rows]
     contrasted = [row for row in rows if row.paired]
     rewrites = [_asked(row, row.rewrite, sessions) for row in contrasted]
     with ExitStack() as stack:
-        detect = stack.enter_context(detector(name, recipe, [one.complete() for one in sessions.values()]))
+        detect: Detect = by_rules
+        if recipe is not None:
+            detect = stack.enter_context(detector(name, recipe, [one.complete() for one in sessions.values()]))
         bar = stack.enter_context(progress("context-check", len(queries) + len(rewrites)))
         said = []
-        for start in range(0, len(queries) + len(rewrites), recipe.negatives.chunk):
-            for verdict in detect([*queries, *rewrites][start : start + recipe.negatives.chunk]):
+        chunk = recipe.negatives.chunk if recipe else 1
+        for start in range(0, len(queries) + len(rewrites), chunk):
+            for verdict in detect([*queries, *rewrites][start : start + chunk]):
                 said.append(verdict)
                 bar.advance()
     silent = Counter(verdict.why for verdict in said if verdict.dependent is None)
@@ -277,7 +286,7 @@ def _detected(rows: Sequence[Labelled], sessions: dict[str, Dialogue], name: Det
     ]
 
 
-def _asked(row: Labelled, query: str, sessions: dict[str, Dialogue]) -> Asked:
+def _asked(row: LabelledQuery, query: str, sessions: dict[str, Dialogue]) -> Asked:
     """The query, or its rewrite, at the row's place; without a history where the session has no answers."""
     session = sessions.get(row.dialogue)
     if session is None or row.turn > len(session.queries):

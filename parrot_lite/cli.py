@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -22,10 +23,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="[RECIPE]", help="a TOML file")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. capo.beta=0.2")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a TOML file")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. capo.beta=0.2; keys: parrot_lite/recipe.py")
+]
 Rerun = Annotated[bool, typer.Option("--rerun", help="discard this stage's result and start it again")]
 
 DEMO = "recipes/demo.toml"
@@ -109,7 +113,7 @@ def report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> None:
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="a JSONL file of dialogues or of session trees")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a JSONL file of dialogues or of session trees")],
     recipe: RecipeArgument = DEMO,
     overrides: Overrides = None,
     speaker: Annotated[str, typer.Option(help="whose tokens are trained: user or assistant")] = "assistant",
@@ -125,10 +129,12 @@ def show(
 def plan(
     recipe: RecipeArgument = DEMO,
     overrides: Overrides = None,
-    query_tokens: Annotated[float, typer.Option(min=1, help="of a query where none was measured")] = 40,
-    answer_tokens: Annotated[float, typer.Option(min=1, help="of an answer where none was measured")] = 270,
-    verdict_tokens: Annotated[float, typer.Option(min=1, help="of a judge's text")] = 150,
-    call_seconds: Annotated[float, typer.Option(min=0, help="of a server's call where no rate was measured")] = 5,
+    query_tokens: Annotated[float, typer.Option(min=1, help="tokens of a query, where none was measured")] = 40,
+    answer_tokens: Annotated[float, typer.Option(min=1, help="tokens of an answer, where none was measured")] = 270,
+    verdict_tokens: Annotated[float, typer.Option(min=1, help="tokens of a judge's text")] = 150,
+    call_seconds: Annotated[
+        float, typer.Option(min=0, help="seconds of a server's call, where no rate was measured")
+    ] = 5,
 ) -> None:
     """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours."""
     from parrot_lite import plan as room
@@ -139,12 +145,15 @@ def plan(
 
 @app.command()
 def stats(
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="data sets: JSONL or JSON")] = None,
-    name: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="a data set under another name")] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="data sets: JSONL or JSON")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="a data set under another name, listed last; may come several times"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="a folder for stats.md, stats.json and plots")] = None,
     sessions: Annotated[int | None, typer.Option(min=1, help="draw so many sessions of each")] = None,
     chunks: Annotated[bool, typer.Option("--chunks", help="count ShareGPT's chunks, not its conversations")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draw")] = 0,
 ) -> None:
     """Compare data sets: the paper's Table 1, words, and what askers should not say."""
     from parrot_lite.collect import compare
@@ -162,9 +171,20 @@ def asker_report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> 
 
 @app.command("context-check")
 def context_check(
-    file: Annotated[str, typer.Argument(help="a JSONL file of labelled queries")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSONL, one query a line: id, source, turn, history, query, rewrite, label (0/1), "
+            "label_strict (0/1/null)",
+        ),
+    ],
     others: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]... [RECIPE] [KEY=VALUE]...", help="more files; a TOML file")
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE | RECIPE | KEY=VALUE",
+            help="more files; a TOML file, for the other detectors; keys: parrot_lite/recipe.py",
+        ),
     ] = None,
     detector: Annotated[Detector, typer.Option(help="which of the three, as negatives.dependence sets it")] = "rules",
     half: Annotated[Literal["dev", "test"] | None, typer.Option(help="rules were designed on dev alone")] = None,
@@ -177,14 +197,16 @@ def context_check(
     overrides = [one for one in others or [] if "=" in one]
     recipes = [one for one in others or [] if one.endswith(".toml") and one not in overrides]
     files = [Path(file), *(Path(one) for one in others or [] if one not in overrides and one not in recipes)]
-    room.run(files, load(recipes[-1] if recipes else DEMO, overrides), detector, half, limit, out)
+    needed = detector != "rules" or recipes or overrides
+    recipe = _load(recipes[-1] if recipes else DEMO, overrides) if needed else None
+    room.run(files, recipe, detector, half, limit, out)
 
 
 @app.command()
 def overlap(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="data: dialogues, trees, messages, exports, or text, one a line"),
+        typer.Argument(metavar="FILE", help="data: dialogues, trees, messages, exports, or text, one a line"),
     ],
     against: Annotated[
         list[str] | None, typer.Option("--with", help="a benchmark file beside the bundled one; may come several times")
@@ -203,7 +225,7 @@ def overlap(
 @app.command("export-data")
 def export_data(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="dialogues.jsonl, or trees.jsonl of the stage negatives")
+        list[Path], typer.Argument(metavar="FILE", help="dialogues.jsonl, or trees.jsonl of the stage negatives")
     ],
     out: Annotated[Path, typer.Option(help="the JSONL file to write; its card is README.md beside it")],
     form: Annotated[str, typer.Option("--format", help="messages, sharegpt, trl-preference or dialogues")] = "messages",
@@ -228,7 +250,9 @@ def _options(
 def _load(recipe: str, overrides: list[str] | None) -> Recipe:
     # `parrot eval capo.beta=0.2` means the demo with an override, not a file of that name.
     if "=" in recipe:
-        return load(DEMO, [recipe, *(overrides or [])])
+        recipe, overrides = DEMO, [recipe, *(overrides or [])]
+    if recipe == DEMO and not Path(DEMO).exists():  # most likely nobody named it
+        raise UserError("no such recipe", DEMO, "Name a recipe; the shipped ones are in recipes/ of the checkout")
     return load(recipe, overrides or [])
 
 
@@ -257,6 +281,9 @@ def main() -> None:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             _fail("the card's memory is full. Lower batch or max_tokens; what is done is kept", error, debug)
+        if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+            fix = "Mend the path, its permissions, or make room on the disk"
+            _fail(f"{error.filename or 'the disk'}: {error.strerror}. {fix}", error, debug)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"{text[:300]}. This is a defect of parrot_lite or of a library; --debug shows where", error, debug)
 

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -48,7 +49,7 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
     try:
         lines = path.open("rb")  # bytes: a line that is not UTF-8 is then a line that does not hold, like any other
     except FileNotFoundError:
-        raise UserError("no such file", str(path), "Run the stage that writes it") from None
+        raise UserError("no such file", str(path), "Mend the path, or run the stage that writes it") from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path), "Name a JSONL file") from None
     with lines:
@@ -58,13 +59,26 @@ def read(path: Path, kind: type[R]) -> Iterator[R]:
             try:
                 yield kind.model_validate_json(line)
             except ValidationError as error:
-                detail = error.errors(include_url=False)[0]
-                at = ".".join(map(str, detail["loc"]))
-                raise UserError(
-                    f"not a {kind.__name__}: {at + ': ' if at else ''}{detail['msg']}",
-                    f"{path}:{number}",
-                    "Mend or delete that line",
-                ) from None
+                raise UserError(_mismatch(error, kind), f"{path}:{number}", "Mend or delete that line") from None
+
+
+def _mismatch(error: ValidationError, kind: type[Record]) -> str:
+    """What is wrong with a line, in words for whoever wrote it."""
+    detail = error.errors(include_url=False)[0]
+    name = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()
+    at = ".".join(map(str, detail["loc"]))
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    match detail["type"]:
+        case "missing":
+            needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+            return f"has no '{at}': a {name} needs {', '.join(needed)}"
+        case "extra_forbidden":
+            return f"has '{at}', which a {name} does not"
+        case "json_invalid":
+            reason = message.removeprefix("Invalid JSON: ")
+            return f"not JSON: {re.sub(r' at line .*', '', reason)}"  # its line is one of this line
+    where = f"'{at}' " if at else ""
+    return f"not a {name}: {where}{message}"
 
 
 def count(path: Path) -> int:
@@ -154,7 +168,38 @@ def locate(path: str) -> Path:
 def existing(path: Path) -> Path:
     """The path itself. Raises UserError where nothing lies there."""
     if not path.exists():
-        raise UserError("no such file or folder", str(path), "Mend the path in the recipe")
+        raise UserError("no such file or folder", str(path), "Mend the path")
+    return path
+
+
+def existing_file(path: Path) -> Path:
+    """The path itself. Raises UserError where nothing or a folder lies there."""
+    if existing(path).is_dir():
+        raise UserError("is a folder", str(path), "Name a file in it")
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """The path itself, the folder made where it is missing. Raises UserError where nothing can be written there.
+
+    For verbs that write where the user says: called before the work, so that none is done in vain.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError("is a file", str(path), "Name a folder") from None
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", str(path), "Name another folder") from None
+    if not os.access(path, os.W_OK):
+        raise UserError("is not writable", str(path), "Name another folder")
+    return path
+
+
+def writable_file(path: Path) -> Path:
+    """Like ``writable_folder``, for a file and the folder that it lies in."""
+    if path.is_dir():
+        raise UserError("is a folder", str(path), "Name a file in it")
+    writable_folder(path.parent)
     return path
 
 
@@ -242,7 +287,7 @@ def dialogue_files(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:
             files[name] = require(recipe, "collect") / "dialogues.jsonl"
         else:
             files[name] = Path(name)
-            if not files[name].exists():
+            if not files[name].is_file():
                 raise UserError("no such file of dialogues", name, "Name 'logs', 'collect' or a JSONL file in 'data'")
     return files
 
@@ -254,7 +299,7 @@ def stage_folder(
     """Work in a stage's folder; yields None where it is finished already, and says so.
 
     ``inputs`` are the files and folders whose bytes decide the result, by name. Raises StageChanged where the folder
-    belongs to another resolved recipe or to other inputs (``rerun`` discards it), UserError where another process
+    has results of another resolved recipe or of other inputs (``rerun`` discards them), UserError where another process
     works in it.
     """
     path = recipe.folder(stage)
@@ -267,11 +312,12 @@ def stage_folder(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it") from None
-        if rerun:
-            _clear(path)
         kept = path / "recipe.toml"
         manifest = path / "manifest.json"
-        if kept.exists() and (before := kept.read_text(encoding="utf-8")) != text:
+        before = kept.read_text(encoding="utf-8") if kept.exists() else text
+        if rerun or (before != text and _bare(path)):
+            _clear(path)
+        elif before != text:
             difference = "\n".join(
                 difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", n=1, lineterm="")
             )
@@ -279,7 +325,7 @@ def stage_folder(
             raise StageChanged(
                 f"{stage} was {state} with another recipe or other inputs",
                 str(path),
-                f"Run parrot {stage} with --rerun to discard it",
+                f"Run parrot {stage} with --rerun to discard it (make: RERUN={stage})",
                 difference,
             )
         if manifest.exists():
@@ -297,6 +343,12 @@ def stage_folder(
         _write_manifest(folder, recipe, text, time.monotonic() - start, len(attempts.read_text().splitlines()))
         for leftover in folder.leftovers:
             shutil.rmtree(leftover)
+
+
+def _bare(path: Path) -> bool:
+    """Whether a stage has produced nothing yet: nothing but what is written when it begins, and empty files."""
+    begun = {".lock", "attempts", "recipe.toml"}
+    return not any(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.name not in begun)
 
 
 def _clear(path: Path) -> None:

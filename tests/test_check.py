@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from parrot_lite import check
-from parrot_lite.check import BASELINES, Judged, Labelled, figures, load, sample, session_of
+from parrot_lite.check import BASELINES, Judged, LabelledQuery, figures, load, sample, session_of
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import load as load_recipe
 from tests.collect.speakers import script
@@ -36,7 +36,9 @@ def write(path, rows):
 
 
 def judged(query, rewrite, strict=1, id_="a_2", rewritten="Why is Ulm?"):
-    return Judged(Labelled.model_validate_json(json.dumps(row(id_, strict=strict, rewrite=rewritten))), query, rewrite)
+    return Judged(
+        LabelledQuery.model_validate_json(json.dumps(row(id_, strict=strict, rewrite=rewritten))), query, rewrite
+    )
 
 
 class TestFigures:
@@ -122,8 +124,8 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("broken", "line"),
         [
-            ({"turn": "two"}, r"rows.jsonl:2: not a Labelled: turn: Input should be a valid integer"),
-            ({"label_strict": 2}, r"rows.jsonl:2: not a Labelled: label_strict: Input should be 0 or 1"),
+            ({"turn": "two"}, r"rows.jsonl:2: not a labelled query: 'turn' should be a valid integer"),
+            ({"label_strict": 2}, r"rows.jsonl:2: not a labelled query: 'label_strict' should be 0 or 1"),
             ({"id": "a_2"}, r"a second row 'a_2'. Name every row once"),
         ],
     )
@@ -154,6 +156,13 @@ def test_the_verb_prints_and_writes_the_same_figures(tmp_path):
     line = next(line for line in done.stdout.splitlines() if line.startswith("detector: rules"))
     assert line.split()[2:] == ["3", "1.000", "1.000", "1.000", "1.000", "2", "1.000", "1.000-1.000", "1.000"]
     assert "half: both; left out: nothing" in done.stdout
+
+
+def test_the_rules_need_no_recipe(tmp_path, capsys):
+    path = write(tmp_path / "rows.jsonl", [row("a_2"), row("a_3", 3, strict=0, label=0), row("b_2")])
+    check.run([path], None, "rules", None, 2, tmp_path / "without.json")
+    check.run([path], load_recipe(DEMO), "rules", None, 2, tmp_path / "with.json")
+    assert (tmp_path / "without.json").read_text() == (tmp_path / "with.json").read_text()
 
 
 def test_a_judge_that_gives_no_verdict_is_shown_as_coverage(tmp_path, capsys):

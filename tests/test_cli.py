@@ -1,5 +1,6 @@
 """The command line and the Makefile in front of it: one verb a stage, one line an error."""
 
+import errno
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from parrot_lite.recipe import SECTION
 
 ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
+BUNDLED = "parrot_lite/data/sessions.jsonl"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 LOOKING = ["report", "show", "plan", "stats", "asker-report", "context-check", "overlap", "export-data"]
 HEAVY = (
@@ -29,15 +31,15 @@ main()
 """
 
 
-def run(*command, **environment):
+def run(*command, cwd=ROOT, **environment):
     # Under `make test` a make of ours would be a sub-make, which names the folders that it enters.
     inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
 
 
-def parrot(*arguments):
-    return run(sys.executable, "-m", "parrot_lite", *arguments)
+def parrot(*arguments, cwd=ROOT):
+    return run(sys.executable, "-m", "parrot_lite", *arguments, cwd=cwd)
 
 
 def imported_by(*arguments):
@@ -80,11 +82,15 @@ class TestVerbs:
         assert [verb for verb in listed if not verb.startswith("--")] == [*STAGES, *LOOKING]
         assert imported == []
 
+    def test_help_has_a_short_name_and_one_pair_of_brackets(self):
+        usage = parrot("logs", "-h").stdout.splitlines()[1].strip()
+        assert usage.endswith("logs [OPTIONS] [RECIPE] [KEY=VALUE]...")
+
     @pytest.mark.parametrize("verb", ["eval", "show"])
     def test_help_of_a_verb(self, verb):
         done = parrot(verb, "--help")
         assert done.returncode == 0
-        assert "e.g. capo.beta=0.2" in done.stdout
+        assert "e.g. capo.beta=0.2; keys: parrot_lite/recipe.py" in done.stdout
         assert ("--rerun" in done.stdout) == (verb != "show")
 
     def test_without_a_verb_help_is_shown(self):
@@ -104,7 +110,8 @@ class TestMakefile:
         assert targets["plan"][1] == ["@$(PARROT) plan $(RECIPE) $(SET)"]
 
     def test_prerequisites_are_the_pipeline(self):
-        assert {name: needs for name, (needs, _) in makefile().items() if name in [*STAGES, "report"]} == {
+        looked = [*STAGES, "report", "asker-report"]
+        assert {name: needs for name, (needs, _) in makefile().items() if name in looked} == {
             "logs": set(),
             "train-ask": {"logs"},
             "collect": {"train-ask"},
@@ -112,14 +119,15 @@ class TestMakefile:
             "train-sft": {"collect"},
             "train-capo": {"negatives", "train-sft"},
             "eval": {"train-capo"},
-            "report": {"eval"},
+            "report": set(),  # looks at what is there: on a new folder it must not start days of work
+            "asker-report": set(),
         }
 
     def test_one_target_runs_the_whole_chain_in_order_each_stage_once(self):
-        done = run("make", "--dry-run", "report", "RECIPE=x.toml", "SET=capo.beta=0.2 run.seed=1")
+        done = run("make", "--dry-run", "eval", "RECIPE=x.toml", "SET=capo.beta=0.2 run.seed=1")
         assert done.returncode == 0, done.stderr
         calls = [line.split() for line in done.stdout.splitlines() if line.startswith(".venv/bin/parrot ")]
-        assert [call[1] for call in calls] == [*STAGES, "report"]
+        assert [call[1] for call in calls] == STAGES
         assert all(call[2:] == ["x.toml", "capo.beta=0.2", "run.seed=1"] for call in calls)
 
     def test_help_lists_every_target_and_is_what_make_alone_prints(self):
@@ -131,6 +139,14 @@ class TestMakefile:
         assert set(listed) == set(makefile())
         assert all(len(line.split()) > 2 for line in done.stdout.splitlines()[2:])  # each with what it does
         assert run("make").stdout == done.stdout
+
+    def test_a_stage_to_run_again_is_one_of_them(self):
+        done = run("make", "--dry-run", "collect", "RERUN=logs collect")
+        reruns = [line.split()[1] for line in done.stdout.splitlines() if line.endswith("--rerun")]
+        assert (done.returncode, reruns) == (0, ["logs", "collect"])
+        wrong = run("make", "--dry-run", "collect", "RERUN=logs colect")
+        assert wrong.returncode == 2
+        assert f"RERUN=colect: no such stage; there are {' '.join(STAGES)}" in wrong.stderr
 
     def test_its_recipe_is_the_programs_default(self):
         assert f"RECIPE ?= {cli.DEMO}\n" in (ROOT / "Makefile").read_text()
@@ -145,6 +161,15 @@ class TestErrors:
             (["eval", DEMO, "capo.bta=1"], f"{DEMO}: unknown key 'capo.bta'. Did you mean 'beta'?"),
             (["logs", DEMO, "capo.beta"], "override: 'capo.beta' is not key=value. Write e.g. capo.beta=0.2"),
             (["report", "run.folder=/nonexistent"], None),
+            (["stats", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["stats", BUNDLED, "--out", "Makefile"], "Makefile: is a file. Name a folder"),
+            (["overlap", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["overlap", BUNDLED, "--with", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["overlap", "/dev/null"], "/dev/null: no query in it. Name a file with data"),
+            (["export-data", "recipes", "--out", "x/y.jsonl"], "recipes: is a folder. Name a file in it"),
+            (["export-data", BUNDLED, "--out", "recipes"], "recipes: is a folder. Name a file in it"),
+            (["export-data", BUNDLED, "--out", "/proc/x/y.jsonl"], None),
+            (["context-check", "recipes"], None),
             (["show", "/nonexistent/x.jsonl", "--speaker", "system"], None),
         ],
     )
@@ -154,6 +179,7 @@ class TestErrors:
         assert done.stdout == ""
         assert done.stderr.startswith("parrot: ")
         assert done.stderr.count("\n") == 1
+        assert "defect" not in done.stderr
         if line is not None:
             assert done.stderr == f"parrot: {line}\n"
 
@@ -200,6 +226,35 @@ class TestErrors:
         monkeypatch.setattr(sys, "argv", ["parrot", "logs", "--debug"])
         with pytest.raises(RuntimeError, match="first line"):
             cli.main()
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied. Mend the path"),
+            (OSError(errno.ENOSPC, "No space left on device"), "the disk: No space left on device. Mend the path"),
+        ],
+    )
+    def test_a_file_that_fails_is_no_defect(self, monkeypatch, capsys, error, line):
+        def broken(*_):
+            raise error
+
+        monkeypatch.setattr(cli, "load", broken)
+        monkeypatch.setattr(sys, "argv", ["parrot", "logs"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith(f"parrot: {line}")
+
+    def test_outside_the_checkout_there_is_no_demo(self, tmp_path):
+        line = "recipes/demo.toml: no such recipe. Name a recipe; the shipped ones are in recipes/ of the checkout"
+        for arguments in (["logs"], ["logs", "run.seed=1"], ["show", "x.jsonl"]):
+            done = parrot(*arguments, cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (2, f"parrot: {line}\n")
+        assert parrot("logs", str(ROOT / DEMO), "logs.source=bundled", f"run.folder={tmp_path}").returncode == 0
+
+    def test_a_folder_in_the_place_of_logs(self, tmp_path):
+        done = parrot("logs", DEMO, f"run.folder={tmp_path}", "logs.source=messages", f"logs.path={tmp_path}")
+        assert (done.returncode, done.stderr) == (2, f"parrot: {tmp_path}: is a folder. Name a file in it\n")
 
     def test_an_interrupt_says_how_to_go_on(self, monkeypatch, capsys):
         def interrupted(*_):

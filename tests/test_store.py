@@ -118,7 +118,7 @@ class TestJournal:
         with pytest.raises(UserError) as caught:
             journal(path)
         assert caught.value.where == f"{path}:2"
-        assert "not a Rejected" in caught.value.what
+        assert caught.value.what.startswith("not JSON: control character")
         assert path.read_bytes() == before  # never mended behind a person's back
 
 
@@ -131,7 +131,7 @@ class TestRead:
     def test_another_type(self, tmp_path):
         path = tmp_path / "x.jsonl"
         path.write_text(Dialogue(id="d", source="s").model_dump_json() + "\n")
-        with pytest.raises(UserError, match="not a Rejected: ") as caught:
+        with pytest.raises(UserError, match="has no 'reason': a rejected needs id, source, reason") as caught:
             list(read(path, Rejected))
         assert caught.value.where == f"{path}:1"
 
@@ -143,12 +143,31 @@ class TestRead:
             list(read(path, Dialogue))
         assert caught.value.where == f"{path}:3"
 
+    @pytest.mark.parametrize(
+        ("line", "what"),
+        [
+            ('{"id":1,"source":"s"}', "not a dialogue: 'id' should be a valid string"),
+            ('{"source":"s"}', "has no 'id': a dialogue needs id, source"),
+            ('{"id":"d","source":"s","turns":[{"role":"user"}]}', "has no 'turns.0.content'"),
+            ('{"id":"d","source":"s","text":"x"}', "has 'text', which a dialogue does not"),
+            ('{"id":"d","source":"s","turns":[{"role":"assistant","content":"x"}]}', "not a dialogue: message 1 is"),
+            ("[]", "not a dialogue: should be an object"),
+            ("Hello", "not JSON: expected value"),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_words(self, tmp_path, line, what):
+        (tmp_path / "x.jsonl").write_text(line + "\n")
+        with pytest.raises(UserError) as caught:
+            list(read(tmp_path / "x.jsonl", Dialogue))
+        assert caught.value.what.startswith(what)
+        assert caught.value.fix == "Mend or delete that line"
+
     def test_records_before_a_broken_line_come_one_by_one(self, tmp_path):
         path = write(tmp_path / "x.jsonl", "a")
         path.write_text(path.read_text() + "{}\n")
         records = read(path, Rejected)
         assert next(records).id == "a"
-        with pytest.raises(UserError, match=r"not a Rejected: id: Field required"):
+        with pytest.raises(UserError, match="has no 'id': a rejected needs id, source, reason"):
             next(records)
 
     def test_line_separators_inside_a_record_are_no_line_ends(self, tmp_path):
@@ -161,7 +180,7 @@ class TestRead:
     def test_a_line_that_is_not_utf_8(self, tmp_path):
         path = write(tmp_path / "x.jsonl", "a", "b")
         path.write_bytes(path.read_bytes() + b'{"id":"\xff"}\n')
-        with pytest.raises(UserError, match="not a Rejected") as caught:
+        with pytest.raises(UserError, match="not JSON: invalid unicode") as caught:
             list(read(path, Rejected))
         assert caught.value.where == f"{path}:3"
 
@@ -196,8 +215,31 @@ class TestLocate:
 
     def test_existing(self, tmp_path):
         assert store.existing(tmp_path) == tmp_path
-        with pytest.raises(UserError, match="no such file or folder"):
+        with pytest.raises(UserError, match=r"no such file or folder\. Mend the path$"):
             store.existing(tmp_path / "x")
+
+    def test_a_file_is_wanted(self, tmp_path):
+        path = write(tmp_path / "x.jsonl", "a")
+        assert store.existing_file(path) == path
+        with pytest.raises(UserError, match=r"is a folder\. Name a file in it"):
+            store.existing_file(tmp_path)
+        with pytest.raises(UserError, match="no such file or folder"):
+            store.existing_file(tmp_path / "y")
+
+    def test_a_place_to_write(self, tmp_path):
+        assert store.writable_folder(tmp_path / "a" / "b").is_dir()
+        assert store.writable_file(tmp_path / "c" / "x.jsonl").parent.is_dir()
+        assert list((tmp_path / "c").iterdir()) == []
+        file = write(tmp_path / "x.jsonl", "a")
+        for refused, path, line in (
+            (store.writable_folder, file, "is a file. Name a folder"),
+            (store.writable_folder, file / "a", "cannot be made: Not a directory"),
+            (store.writable_file, file / "a", "is a file"),
+            (store.writable_file, tmp_path, "is a folder. Name a file in it"),
+            (store.writable_file, Path("/proc/x/y.jsonl"), "/proc/x: cannot be made"),
+        ):
+            with pytest.raises(UserError, match=line):
+                refused(path)
 
     def test_a_base_model_on_the_hub_has_no_files_here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -312,9 +354,26 @@ class TestStageFolder:
         assert "-heldout = 16" in difference
         assert "+heldout = 17" in difference
         assert sum(line.startswith(("+", "-")) for line in difference) == 4  # with the two lines of the head
-        assert "--rerun" in str(caught.value)
+        assert "with --rerun to discard it (make: RERUN=logs)" in str(caught.value)
         assert str(recipe.folder("logs")) in str(caught.value)
         assert {path.name: path.read_bytes() for path in recipe.folder("logs").iterdir()} == before
+
+    def test_what_failed_before_its_first_result_takes_another_recipe_without_asking(self, tmp_path, source):
+        def fail(recipe, *names):
+            with stage_folder(recipe, "logs", source) as folder:
+                write(folder.path / "x.jsonl", *names)
+                raise RuntimeError(f"failed behind {len(names)}")
+
+        recipe, changed = recipe_in(tmp_path), recipe_in(tmp_path, "logs.heldout=17")
+        with pytest.raises(RuntimeError, match="behind 0"):
+            fail(recipe)
+        with pytest.raises(RuntimeError, match="behind 1"):
+            fail(changed, "a")
+        kept = tomllib.loads((recipe.folder("logs") / "recipe.toml").read_text())
+        assert kept["logs"]["heldout"] == 17
+        with pytest.raises(StageChanged, match="logs was begun with another recipe"):
+            self.finish(recipe, source)
+        assert self.finish(changed, source)
 
     def test_an_override_of_another_stage_does_not_matter(self, tmp_path, source):
         self.finish(recipe_in(tmp_path), source)

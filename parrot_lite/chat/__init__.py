@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from parrot_lite.chat.meter import Meter, Metered
 from parrot_lite.recipe import ChatSpec, Decoding, Gguf, Local, Recipe, Scripted, Server, Stage
-from parrot_lite.store import existing, locate, model_inputs, require
+from parrot_lite.store import existing, existing_file, locate, model_inputs, require
 from parrot_lite.types import Dialogue, Reply, Role
 
 
@@ -67,7 +67,7 @@ def inputs_of(spec: ChatSpec, recipe: Recipe) -> dict[str, Path]:
     """
     match spec:
         case Gguf() | Scripted():
-            return {spec.path: existing(locate(spec.path))}
+            return {spec.path: existing_file(locate(spec.path))}
         case Local():
             return {**model_inputs(recipe.model), **adapter_inputs(spec, recipe)}
         case Server():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Gguf
-from parrot_lite.store import existing, locate
+from parrot_lite.store import existing_file, locate
 
 Tokens = NDArray[np.int32]
 Logits = NDArray[np.float32]
@@ -48,7 +48,7 @@ class GgufModel:
         except ImportError as error:
             fix = "Run make setup, or in the checkout: pip install '.[gguf]'"
             raise UserError(f"llama-cpp-python does not import ({error})", spec.path, fix) from None
-        path = existing(locate(spec.path))
+        path = existing_file(locate(spec.path))
         # What fails comes back as a value or an exception; text on standard error would tear a progress bar.
         logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
         self._llama: Any = llama_cpp

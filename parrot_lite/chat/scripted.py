@@ -10,7 +10,7 @@ from typing import Self
 from parrot_lite.chat import check_due
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Decoding, Scripted
-from parrot_lite.store import existing, locate
+from parrot_lite.store import existing_file, locate
 from parrot_lite.types import Dialogue, Reply, Role, derive_seed
 
 
@@ -24,7 +24,7 @@ class ScriptedChat:
     name: str = "scripted"
 
     def __init__(self, spec: Scripted) -> None:
-        self._replies = _read(existing(locate(spec.path)))
+        self._replies = _read(existing_file(locate(spec.path)))
 
     @classmethod
     def of(cls, replies: Sequence[str | None]) -> Self:

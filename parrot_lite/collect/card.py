@@ -127,6 +127,7 @@ def render(
     tally: Mapping[str, int],
     sources: Iterable[str],
     files: Sequence[Path],
+    command: str,
 ) -> str:
     """The card as Markdown with the front matter of the hub."""
     from jinja2 import Environment, StrictUndefined
@@ -141,6 +142,7 @@ def render(
         out=out.name,
         features="\n".join(_features(features, 2)),
         mark=mark(out),
+        command=command,
         contents=f"{tally['rows']:,} rows",
         version=__version__,
         form=form,

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from parrot_lite import __version__
 from parrot_lite.collect import sources
-from parrot_lite.collect.statistics import DRAWS, SAMPLE, DataSet, Mean, Tally
+from parrot_lite.collect.statistics import DRAWS, SAMPLE, DataSet, Mean, Tally, none_of
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import count, existing, locate, read, write_atomically
+from parrot_lite.store import count, existing_file, fingerprint, locate, read, writable_folder, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Dialogue, Rejected, derive_seed
 
@@ -37,23 +38,29 @@ def run(
     ``sessions`` draws so many of each, the same by every order of the file; ``chunks`` leaves ShareGPT's chunks as
     they lie. Raises UserError where a file cannot be read or two data sets have one name.
     """
+    data_sets = named(files, names)
+    for file in data_sets.values():
+        existing_file(locate(file))
     if out is not None:
         from parrot_lite.collect import plots  # before the work: it needs matplotlib
-    found = [measure(name, file, sessions, chunks, seed) for name, file in named(files, names).items()]
-    report = build(found)
+
+        writable_folder(out)
+    found = [measure(name, file, sessions, chunks, seed) for name, file in data_sets.items()]
+    how = _options(sessions, chunks, seed)
+    report = build(found, how)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         drawn = plots.draw(found, out)
         pictures = "".join(f"\n![{picture.caption}]({picture.path.name})\n" for picture in drawn)
         write_atomically(out / "stats.md", report.markdown() + pictures)
-        data = {"data_sets": [one.model_dump(mode="json") for one in found], "paper": PAPER}
+        made = {"parrot_lite": __version__, "sessions": sessions, "chunks": chunks, "seed": seed}
+        data = {"made": made, "data_sets": [one.model_dump(mode="json") for one in found], "paper": PAPER}
         write_atomically(out / "stats.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         say(f"stats: written to {out}")
     report.show()
 
 
 def named(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Name → file, in the order given; a file without a name has its own, without the ending."""
+    """Name → file, ``names`` last; a file without a name has its own, without the ending."""
     pairs = [(Path(file).stem, file) for file in files]
     for text in names:
         name, equals, file = text.partition("=")
@@ -72,7 +79,7 @@ def named(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 def measure(name: str, file: str, sessions: int | None, chunks: bool, seed: int) -> DataSet:
     """The statistics of one file. Raises UserError where it cannot be read or holds no session."""
-    path = existing(locate(file))
+    path = existing_file(locate(file))
     counts: Counter[str] = Counter()
     unit, records = told(path, counts, chunks)
     tally = Tally(seed)
@@ -85,7 +92,7 @@ def measure(name: str, file: str, sessions: int | None, chunks: bool, seed: int)
         raise UserError("holds no session with an answered query", str(path))
     if unit == CONVERSATIONS:
         unit = f"{unit}, {counts['conversations']} rejoined from {counts['chunks']} chunks"
-    return tally.result(name, path.name, unit, +counts)
+    return tally.result(name, path.name, fingerprint(path), unit, +counts)
 
 
 CONVERSATIONS = "conversations"
@@ -171,11 +178,16 @@ def _drawn(sessions: Iterable[Dialogue], wanted: int, counts: Counter[str], seed
     return (session for _, _, session in drawn)
 
 
-def build(data_sets: Sequence[DataSet]) -> Report:
-    """The report: the paper's Table 1, and two tables of what it does not give."""
+def _options(sessions: int | None, chunks: bool, seed: int) -> str:
+    drawn = "all sessions" if sessions is None else f"at most {sessions} sessions of each"
+    return f"{drawn}, seed {seed}{', chunks as they lie' if chunks else ''}"
+
+
+def build(data_sets: Sequence[DataSet], how: str) -> Report:
+    """The report: the paper's Table 1, and two tables of what it does not give; ``how`` says how it was made."""
     return Report(
         title="Data statistics",
-        facts=tuple((one.name, _origin(one)) for one in data_sets),
+        facts=((f"parrot_lite {__version__}", how), *((one.name, _origin(one)) for one in data_sets)),
         warnings=(),
         tables=(_table_1(data_sets), _texts(data_sets), _faults(data_sets)),
     )
@@ -190,6 +202,7 @@ def _origin(one: DataSet) -> str:
         parts.append(f"drawn from {one.sessions + drawn}")
     if left_out:
         parts.append(f"{left_out} left out")
+    parts.append(f"fingerprint {one.fingerprint}")
     return "; ".join(parts)
 
 
@@ -257,12 +270,17 @@ def _texts(data_sets: Sequence[DataSet]) -> Table:
 
 
 def _faults(data_sets: Sequence[DataSet]) -> Table:
+    def cell(mean: Mean | None) -> str:
+        if mean is None or mean.mean:
+            return written(mean, ".2%")
+        return f"0 of {mean.values:,} (< {none_of(mean.values):.1%})"
+
     keys = ("role drift", "answers itself", "thanks")
     rows = [
         (
             one.name,
             f"{one.means['later query words'].values:,}" if "later query words" in one.means else "0",
-            *(written(one.means.get(key), ".2%") for key in keys),
+            *map(cell, (one.means.get(key) for key in keys)),
             f"{one.shares['repeated']:.2%}" if "repeated" in one.shares else NONE,
         )
         for one in data_sets
@@ -278,7 +296,8 @@ def _faults(data_sets: Sequence[DataSet]) -> Table:
             "holds sessions twice.",
             "Where collection's filters ended a session or asked again, the query is not in the data: its counts stand "
             "in the manifest of collect.",
-            "± — where no session has any, or all have the same share: then the spread is not known.",
+            "0 of n (< x): none; x is the exact (Clopper-Pearson) upper end of the 95% interval, queries taken as "
+            "independent. ± — where all sessions have the same share: then the spread is not known.",
         ),
     )
 

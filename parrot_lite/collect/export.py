@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 from parrot_lite.collect import card
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import count, existing, read, write_atomically
+from parrot_lite.store import count, existing_file, read, writable_file, write_atomically
 from parrot_lite.types import Dialogue, SessionTree, Turn
 
 Row = dict[str, Any]
@@ -97,14 +98,14 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
     """Write ``files`` to ``out`` in the layout ``form``, those of ``source`` alone where it is named, and the card.
 
     Raises UserError where the layout is unknown or needs session trees, where a file does not hold or its stage is not
-    finished, where an id occurs twice, where nothing is left, and where another README.md would be overwritten.
+    finished, where an id occurs twice, where nothing is left, where ``out``
+    cannot be written, and where another README.md would be overwritten.
     """
     if form not in FORMATS:
         raise UserError(f"no format '{form}'", "--format", f"Use {', '.join(FORMATS)}")
     readme = out.with_name("README.md")
     _check(files, out, readme)
     tally, sources = Counter[str](), Counter[str]()
-    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".part")
     try:
         with beside.open("w", encoding="utf-8") as written, progress("export", sum(map(count, files))) as bar:
@@ -118,7 +119,8 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
             raise UserError(what, str(files[0]), "Mend --source or FILE")
         listed = {"rows": rows, **tally, **{f"rows of {name}": number for name, number in sorted(sources.items())}}
         described = FORMATS[form]
-        text = card.render(out, form, described.use, described.features, listed, sources, files)
+        command = _command(files, out, form, source)
+        text = card.render(out, form, described.use, described.features, listed, sources, files, command)
         os.replace(beside, out)
     finally:
         beside.unlink(missing_ok=True)
@@ -128,11 +130,19 @@ def run(files: Sequence[Path], out: Path, form: str, source: str | None = None) 
 
 def _check(files: Sequence[Path], out: Path, readme: Path) -> None:
     for file in files:
-        if existing(file).resolve() == out.resolve():
+        if existing_file(file).resolve() == out.resolve():
             raise UserError("would overwrite what it reads", str(out), "Name another file with --out")
+    writable_file(out)
     card.chain(files)
     if readme.exists() and card.mark(out) not in readme.read_text(encoding="utf-8"):
         raise UserError("is not the card of this file and stays", str(readme), "Give the export a folder of its own")
+
+
+def _command(files: Sequence[Path], out: Path, form: str, source: str | None) -> str:
+    """The call, files by their names alone: where they lay is nobody's business but the owner's."""
+    chosen = ["--source", source] if source is not None else []
+    named = ["--out", out.name, "--format", form, *chosen]
+    return shlex.join(["parrot", "export-data", *(file.name for file in files), *named])
 
 
 def _reasons(tally: Counter[str]) -> str:

@@ -18,7 +18,7 @@ from parrot_lite.collect.english import foreign
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Logs, Recipe
-from parrot_lite.store import RunFolder, existing, locate, stage_folder
+from parrot_lite.store import RunFolder, existing_file, locate, stage_folder
 from parrot_lite.types import Dialogue, Record, Rejected, derive_seed
 
 Source = Callable[[Counter[str]], Iterable[Dialogue | Rejected]]
@@ -54,7 +54,7 @@ def _source(logs: Logs) -> tuple[str, Source, dict[str, Path]]:
             )
         file = locate(sources.SHAREGPT)
     else:
-        file = existing(locate(_path(logs)))
+        file = existing_file(locate(_path(logs)))
     reader = {"sharegpt": sources.sharegpt, "conversations": sources.conversations, "messages": sources.messages}[kind]
     return f"{kind} {file.name}", lambda counts: reader(file, counts), {"source": file}
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from parrot_lite.collect import sources
 from parrot_lite.errors import UserError
-from parrot_lite.store import existing, locate
+from parrot_lite.store import existing_file, locate
 
 BUNDLED = "package:parrot_lite/data/bench.jsonl"
 GRAM = 13  # words; what is shorter is only tested for being equal
@@ -101,7 +101,7 @@ def benchmark_files(paths: Iterable[str]) -> dict[str, Path]:
     files = {"bundled": locate(BUNDLED)}
     for path in paths:
         if path != "bundled":
-            files[path] = existing(Path(path))
+            files[path] = existing_file(Path(path))
     return files
 
 
@@ -116,7 +116,7 @@ def benchmarks(files: Mapping[str, Path]) -> Benchmarks:
 def run(files: Sequence[Path], against: Sequence[str], answers: bool = False) -> bool:
     """Print what each file shares with the bundled benchmark and with ``against``; returns whether anything.
 
-    Raises UserError where a file cannot be read.
+    Raises UserError where a file cannot be read or holds nothing to compare.
     """
     known = benchmarks(benchmark_files(against))
     console = Console(highlight=False, soft_wrap=True)
@@ -124,7 +124,7 @@ def run(files: Sequence[Path], against: Sequence[str], answers: bool = False) ->
     for file in files:
         counts: Counter[str] = Counter()
         shared: Counter[tuple[str, Match]] = Counter()
-        for said in spoken(existing(file)):
+        for said in spoken(existing_file(file)):
             counts["rows"] += 1
             counts["unread"] += said.unread
             texts = [("query", said.queries), *([("answer", said.answers)] if answers else [])]
@@ -136,6 +136,8 @@ def run(files: Sequence[Path], against: Sequence[str], answers: bool = False) ->
                     for name, match in known.shared(compared).items():
                         shared[name, match] += 1
                         console.print(f"{file}: {said.id} {side} {turn}: {match} in {name}", markup=False)
+        if not (counts["query"] or counts["answer"]):  # a check that saw nothing must not pass
+            raise UserError("no query in it", str(file), "Name a file with data")
         console.print(_table(file, counts, shared, known))
         anything = anything or bool(shared)
     return anything

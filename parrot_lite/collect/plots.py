@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parrot_lite.collect.statistics import DataSet
+from parrot_lite.collect.statistics import DataSet, none_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito's, told by every eye
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -32,8 +32,13 @@ def draw(data_sets: Sequence[DataSet], folder: Path) -> list[Picture]:
     plots = (
         ("turns.png", "Turns of a session", _turns),
         ("words.png", "Words of a query after the first, and of an answer", _words),
-        ("dependence.png", "Context-dependent share of the queries, by turn", _dependence),
-        ("faults.png", "Queries that an asker should not ask", _faults),
+        (
+            "dependence.png",
+            f"Context-dependent share of queries, by turn (95% Wilson intervals; turns with fewer than {FEW} queries "
+            "left out)",
+            _dependence,
+        ),
+        ("faults.png", "Queries that an asker should not ask (95% intervals; repeated ones have none)", _faults),
     )
     with matplotlib.rc_context(STYLE):
         return [Picture(_saved(paint(data_sets), folder / name), caption) for name, caption, paint in plots]
@@ -97,7 +102,7 @@ def _turns(data_sets: Sequence[DataSet]) -> Any:
         axes.plot(
             places,
             [100 * found.get(turns, 0) / one.sessions for turns in places],
-            label=one.name,
+            label=f"{one.name} (n = {one.sessions:,})",
             clip_on=False,
             **_line(number),
         )
@@ -121,10 +126,21 @@ def _words(data_sets: Sequence[DataSet]) -> Any:
             look = {**_line(number), "marker": None}
             axes.step(lengths, [100 * share for share in shares], where="post", label=one.name, **look)
         axes.set(xscale="log", xlabel=title, ylim=(0, 100.5))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        _plain_ticks(axes)
     panels[0].set_ylabel("Messages of at most\nso many words (%)")
     _legend(panels[0])
     return figure
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Ticks of a logarithmic axis as whole numbers, as many as there is room for."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    steps = range(1, 10) if high < 5 * low else (1, 2, 5) if high < 300 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def cumulative(histogram: Mapping[int, int]) -> tuple[list[int], list[float]]:
@@ -139,10 +155,11 @@ def cumulative(histogram: Mapping[int, int]) -> tuple[list[int], list[float]]:
 
 def _dependence(data_sets: Sequence[DataSet]) -> Any:
     figure, axes = _figure()
-    turns = range(2, LONGEST + 1)
+    turns, last = range(2, LONGEST + 1), 2
     for number, one in enumerate(data_sets):
         asked = {turn: one.dependent_by_turn[turn] for turn in turns if turn in one.dependent_by_turn}
         found = {turn: wilson(*of) for turn, of in asked.items() if of[1] >= FEW}
+        last = max([last, *found])
         axes.errorbar(
             [turn + _apart(number, len(data_sets), 0.15) for turn in found],
             [100 * share for share, _, _ in found.values()],
@@ -155,8 +172,9 @@ def _dependence(data_sets: Sequence[DataSet]) -> Any:
             label=one.name,
             **_line(number),
         )
-    axes.set(xlabel="Turn", ylabel="Context-dependent queries (%)", ylim=(0, 100), xlim=(1.5, LONGEST + 0.5))
-    axes.set_xticks(turns)
+    axes.set(ylabel="Context-dependent queries (%)", ylim=(0, 100), xlim=(1.5, last + 0.5))
+    axes.set_xlabel(f"Turn (95% intervals; turns with fewer than {FEW} queries left out)")
+    axes.set_xticks(range(2, last + 1))
     _legend(axes)
     return figure
 
@@ -179,11 +197,13 @@ def _faults(data_sets: Sequence[DataSet]) -> Any:
             share = mean.mean if mean else one.shares.get(name)
             if share is None:
                 continue
-            half = mean.half if mean else None
+            low = high = mean.half if mean else None
+            if mean and not mean.mean:
+                low, high = 0.0, none_of(mean.values)
             axes.errorbar(
                 [100 * share],
                 [row + _apart(number, len(data_sets), 0.8 / (len(data_sets) + 1))],
-                xerr=None if half is None else [[100 * min(half, share)], [100 * half]],
+                xerr=None if low is None or high is None else [[100 * min(low, share)], [100 * high]],
                 linestyle="none",
                 capsize=2,
                 elinewidth=0.8,
@@ -191,7 +211,7 @@ def _faults(data_sets: Sequence[DataSet]) -> Any:
                 label=one.name if name == "role drift" else None,
                 **_look(number),
             )
-    axes.set(xlabel="Queries after the first (%)", xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlabel="Queries after the first (%)", xlim=(0, max(1, axes.get_xlim()[1])), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), [name.capitalize() for name in names])
     axes.grid(axis="y", visible=False)
     _legend(axes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from parrot_lite.errors import UserError
-from parrot_lite.store import existing, locate
+from parrot_lite.store import existing_file, locate
 from parrot_lite.types import How, Kind
 
 Name = Literal[
@@ -63,7 +63,7 @@ def load(folder: str, name: Name) -> Prompt:
 
     Raises UserError where the file is missing, is not UTF-8, or its placeholders do not hold.
     """
-    path = existing(locate(folder) / f"{name}.txt")
+    path = existing_file(locate(folder) / f"{name}.txt")
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8").strip()

@@ -22,7 +22,7 @@ from parrot_lite.collect.english import foreign
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Recipe, Seeds
-from parrot_lite.store import RunFolder, existing, locate, read, require, write_atomically
+from parrot_lite.store import RunFolder, existing_file, locate, read, require, write_atomically
 from parrot_lite.types import Dialogue, Rejected, Turn, derive_seed
 
 SOURCE = "collect"
@@ -172,7 +172,7 @@ def _file(recipe: Recipe, seeds: Seeds) -> Path | None:
     path = locate(seeds.path)
     if seeds.source == "hub":
         return path if path.exists() else None
-    return existing(path)
+    return existing_file(path)
 
 
 def _records(recipe: Recipe, seeds: Seeds, counts: Counter[str]) -> Iterator[Dialogue | Rejected]:

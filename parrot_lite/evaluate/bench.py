@@ -14,7 +14,7 @@ from typing import Any
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate.records import Question
 from parrot_lite.recipe import Probe, Recipe
-from parrot_lite.store import existing, read, require
+from parrot_lite.store import existing_file, read, require
 from parrot_lite.types import Dialogue
 
 BUNDLED = Path(__file__).parents[1] / "data" / "bench.jsonl"
@@ -23,7 +23,7 @@ FIX = 'A line is {"question_id", "category", "turns": [...]}, with "reference": 
 
 def bench_file(bench: str) -> Path:
     """The file behind the recipe's ``bench`` key. Raises UserError where it is missing."""
-    return existing(BUNDLED if bench == "bundled" else Path(bench))
+    return existing_file(BUNDLED if bench == "bundled" else Path(bench))
 
 
 def load(bench: str) -> list[Question]:

@@ -16,7 +16,7 @@ from parrot_lite.chat import Chat
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.recipe import Decoding, Judge
-from parrot_lite.store import existing
+from parrot_lite.store import existing_file
 from parrot_lite.types import Dialogue, Judgment, Reply, Turn
 
 PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
@@ -93,7 +93,7 @@ def load_prompts(prompt: str) -> tuple[Prompt, Prompt]:
     path = Path(prompt) if Path(prompt).suffix else PROMPTS / f"judge-{prompt}.txt"
     name = path.stem.removeprefix("judge-")
     beside = path.with_stem(f"{path.stem}-reference")
-    plain = _prompt(name, existing(path))
+    plain = _prompt(name, existing_file(path))
     return plain, _prompt(f"{name}-reference", beside) if beside.exists() else plain
 
 

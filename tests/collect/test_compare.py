@@ -12,20 +12,22 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
+from parrot_lite import __version__
 from parrot_lite.collect import compare, plots, sources
 from parrot_lite.collect.compare import build, measure, named, run
-from parrot_lite.collect.statistics import DataSet
+from parrot_lite.collect.statistics import DataSet, Mean, none_of
 from parrot_lite.errors import UserError
-from parrot_lite.store import locate, read
+from parrot_lite.store import fingerprint, locate, read
 from parrot_lite.types import Dialogue
 from tests.collect.test_statistics import CHESS, GARDEN, tallied
 from tests.test_types import talk
 from tests.tiny import write
 
-MARKDOWN = """\
+MARKDOWN = f"""\
 # Data statistics
 
-- two: 2 sessions of two.jsonl
+- parrot_lite {__version__}: all sessions, seed 0
+- two: 2 sessions of two.jsonl; fingerprint f00d
 
 ## Sessions, as in the paper's Table 1
 
@@ -38,7 +40,7 @@ MARKDOWN = """\
 | Parrot-40K (paper) | — | 8.71 | 3.42 | — | 5.5 | 12.5 |
 """
 WORDS = "| two | 3.2 ± 0.3 | 3 | 3.0 ± — | 3 | 2.4 ± 0.2 | 2 | — | — |"
-FAULTS = "| two | 3 | 0.00% ± — | 0.00% ± — | 33.33% ± 43.56% | 0.00% |"
+FAULTS = "| two | 3 | 0 of 3 (< 70.8%) | 0 of 3 (< 70.8%) | 33.33% ± 43.56% | 0.00% |"
 
 
 def lines(path: Path, rows: list[Any]) -> Path:
@@ -54,7 +56,7 @@ def rows(column: str, role: str, content: str, names: dict[str, str]) -> list[An
 
 
 def test_the_table_of_two_sessions() -> None:
-    markdown = build([tallied(GARDEN, CHESS)]).markdown()
+    markdown = build([tallied(GARDEN, CHESS)], "all sessions, seed 0").markdown()
     assert markdown.startswith(MARKDOWN)
     assert WORDS in markdown.splitlines()
     assert FAULTS in markdown.splitlines()
@@ -82,7 +84,7 @@ def test_three_forms_of_file_are_told_by_their_content(tmp_path: Path) -> None:
     found = [measure("two", str(file), None, False, 0) for file in (*files, array)]
     expected = tallied(GARDEN, CHESS)
     for one in found:
-        assert one.model_copy(update={"file": "two.jsonl"}) == expected
+        assert one.model_copy(update={"file": "two.jsonl", "fingerprint": "f00d"}) == expected
 
 
 def chunk(name: str, first: int, *texts: str) -> Any:
@@ -97,9 +99,11 @@ def test_chunks_of_sharegpt_are_rejoined_or_not(tmp_path: Path) -> None:
     assert (whole.sessions, whole.histograms["turns"]) == (2, {1: 1, 2: 1})
     assert whole.unit == "conversations, 2 rejoined from 3 chunks"
     assert (parts.sessions, parts.histograms["turns"], parts.unit) == (3, {1: 3}, "chunks")
-    facts = dict(build([whole, parts.model_copy(update={"name": "p"})]).facts)
-    assert facts["s"] == "2 sessions of sharegpt.json; a session is one of its conversations, 2 rejoined from 3 chunks"
-    assert facts["p"] == "3 sessions of sharegpt.json; a session is one of its chunks"
+    facts = dict(build([whole, parts.model_copy(update={"name": "p"})], "").facts)
+    assert facts["s"].startswith(
+        "2 sessions of sharegpt.json; a session is one of its conversations, 2 rejoined from 3 chunks; fingerprint "
+    )
+    assert facts["p"].startswith("3 sessions of sharegpt.json; a session is one of its chunks; fingerprint ")
 
 
 def test_ids_that_only_look_like_chunks(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert found.sessions == 2
     assert found.counts == {"left out: no answered query": 2, "unanswered last queries dropped": 2}
     assert found.histograms["turns"] == {1: 1, 3: 1}
-    assert "2 left out" in dict(build([found]).facts)["x"]
+    assert "2 left out" in dict(build([found], "").facts)["x"]
     bad = lines(tmp_path / "bad.jsonl", [{"id": "1", "messages": [{"role": "tool", "content": "x"}]}, *rows_of_one()])
     assert measure("bad", str(bad), None, False, 0).counts == {"left out: unknown role": 1}
 
@@ -152,7 +156,7 @@ def test_names() -> None:
         ("[]", "begins with no session"),
         ('{"text": "hello"}', "begins with no session"),
         ("not JSON", "begins with no session"),
-        ('{"id": "1", "turns": "hello"}', "not a Dialogue"),
+        ('{"id": "1", "source": "s", "turns": "hello"}', "not a dialogue: 'turns' should be"),
         ('{"id": "1", "messages": []}', "no session with an answered query"),
     ],
 )
@@ -177,6 +181,8 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     sets = [DataSet.model_validate_json(json.dumps(one)) for one in data["data_sets"]]
     assert [one.name for one in sets] == ["own", "bundled"]
     assert sets[1].sessions == sum(1 for _ in read(locate(sources.BUNDLED), Dialogue))
+    assert [one.fingerprint for one in sets] == [fingerprint(own), fingerprint(locate(sources.BUNDLED))]
+    assert data["made"] == {"parrot_lite": __version__, "sessions": None, "chunks": False, "seed": 0}
     assert data["paper"] == compare.PAPER
     pictures = sorted(out.glob("*.png"))
     assert [picture.name for picture in pictures] == ["dependence.png", "faults.png", "turns.png", "words.png"]
@@ -192,6 +198,54 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     run([str(own)], [f"bundled={sources.BUNDLED}"], out, None, False, 0)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_options_are_in_the_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = write(tmp_path / "own.jsonl", [GARDEN, CHESS])
+    run([str(own)], [], tmp_path / "out", 1, True, 7)
+    assert json.loads((tmp_path / "out" / "stats.json").read_text())["made"] == {
+        "parrot_lite": __version__, "sessions": 1, "chunks": True, "seed": 7,
+    }  # fmt: skip
+    line = "at most 1 sessions of each, seed 7, chunks as they lie"
+    assert f"- parrot_lite {__version__}: {line}\n" in (tmp_path / "out" / "stats.md").read_text()
+    assert line in capsys.readouterr().out
+
+
+def bundled() -> DataSet:
+    return measure("bundled", sources.BUNDLED, None, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        (range(31, 65), ["30", "40", "50", "60"]),
+        (range(1, 21), ["1", "2", "5", "10", "20"]),
+        (range(1, 2000, 50), ["1", "10", "100", "1,000"]),
+    ],
+)
+def test_words_are_ticked_by_whole_numbers(lengths: range, expected: list[str]) -> None:
+    histograms = {**bundled().histograms, "answer words": dict.fromkeys(lengths, 1)}
+    axes = plots._words([bundled().model_copy(update={"histograms": histograms})]).axes[1]
+    low, high = axes.get_xlim()
+    ticks = {*axes.xaxis.get_ticklabels(), *axes.xaxis.get_ticklabels(minor=True)}
+    shown = [tick.get_text() for tick in ticks if tick.get_text() and low <= tick.get_position()[0] <= high]
+    assert sorted(shown, key=lambda text: int(text.replace(",", ""))) == expected
+
+
+def test_the_axis_of_turns_ends_with_the_last_that_is_drawn() -> None:
+    asked = {2: (20, 40), 3: (10, 30), 4: (5, plots.FEW), 5: (4, plots.FEW - 1)}
+    drawn = bundled().model_copy(update={"dependent_by_turn": asked})
+    assert plots._dependence([drawn]).axes[0].get_xlim() == (1.5, 4.5)
+    assert plots._dependence([drawn.model_copy(update={"dependent_by_turn": {}})]).axes[0].get_xlim() == (1.5, 2.5)
+
+
+def test_no_fault_of_many_has_an_upper_end_and_an_axis_to_read_it_on() -> None:
+    none = Mean(mean=0.0, half=None, sessions=400, values=4000)
+    data = bundled().model_copy(update={"means": dict.fromkeys(bundled().means, none)})
+    axes = plots._faults([data]).axes[0]
+    assert axes.get_xlim() == (0, 1)
+    [bar] = axes.containers[0].lines[2]
+    assert bar.get_segments()[0].tolist() == [[0, 0], [100 * none_of(4000), 0]]
 
 
 def test_many_data_sets_look_different() -> None:

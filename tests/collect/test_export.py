@@ -100,6 +100,8 @@ def test_one_source_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = exported(tmp_path, "dialogues", source="collect:ultrachat")
     assert list(read(out, Dialogue)) == COMPLETE[1:]
     text = (out.parent / "README.md").read_text()
+    command = "parrot export-data in.jsonl --out data.jsonl --format dialogues --source collect:ultrachat"
+    assert f"\n    {command}\n" in text
     rows = ("rows | 2", "sessions | 2", "left out: of another source | 1", "left out: no answered query | 1")
     assert all(f"| {row} |\n" in text for row in rows)
     assert "1 left out: of another source, 1 left out: no answered query" in capsys.readouterr().err
@@ -238,7 +240,7 @@ def test_the_card_follows_the_stages_back(tmp_path: Path) -> None:
 
 def test_a_file_of_unknown_origin_says_so(tmp_path: Path) -> None:
     text = (exported(tmp_path, "messages").parent / "README.md").read_text()
-    assert "no manifest lies beside it, so nothing is known of how it was made" in text
+    assert "no manifest beside it, so how it was collected is not recorded here" in text
     assert front_matter(tmp_path / "messages" / "README.md")["license"] == "other"
 
 
@@ -249,7 +251,7 @@ def test_a_file_of_unknown_origin_says_so(tmp_path: Path) -> None:
         ("trl-preference", SESSIONS, "the format trl-preference needs session trees"),
         ("messages", [SESSIONS[0], SESSIONS[0]], "session id 'a' occurs twice"),
         ("messages", [], "no row for the format messages and nothing left out"),
-        ("messages", [Turn(role="user", content="x")], "in.jsonl:1: not a Dialogue"),
+        ("messages", [Turn(role="user", content="x")], "in.jsonl:1: has no .id.: a dialogue needs id, source"),
     ],
 )
 def test_refusals(tmp_path: Path, form: str, records: list[Any], message: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from parrot_lite.collect import statistics
-from parrot_lite.collect.statistics import DataSet, Mean, Pool, Repeats, Sums, Tally, median, self_rouge
+from parrot_lite.collect.statistics import DataSet, Mean, Pool, Repeats, Sums, Tally, median, none_of, self_rouge
 from parrot_lite.evaluate.statistics import mean as resampled
 from parrot_lite.store import locate, read
 from parrot_lite.types import Dialogue
@@ -31,7 +31,13 @@ def tallied(*sessions: Dialogue) -> DataSet:
     tally = Tally()
     for session in sessions:
         tally.add(session)
-    return tally.result("two", "two.jsonl", "sessions", {})
+    return tally.result("two", "two.jsonl", "f00d", "sessions", {})
+
+
+def test_none_of_some_leaves_a_share_under_which_that_happens_once_in_forty() -> None:
+    for values in (1, 3, 207, 40_000):
+        assert (1 - none_of(values)) ** values == pytest.approx(0.025)
+    assert none_of(207) == pytest.approx(0.0177, abs=1e-4)
 
 
 def test_two_sessions_by_hand() -> None:
