@@ -167,7 +167,8 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
             if isinstance(calls.spec, Server):
                 totals.setdefault(calls.spec.model, []).append(calls)
     open_ended = any(_works(one) and not (hours and hours.whole) for one, hours in left)
-    known = _round(sum(hours.value for _, hours in left if hours))
+    known = [hours.value for _, hours in left if hours]
+    total = f"{'> ' if open_ended else ''}{_round(sum(known))}" if known else "—" if open_ended else ""
     table.add_row()
     table.add_row(
         "[bold]to come[/]",
@@ -175,7 +176,7 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
         "",
         *_cells(recipe, [calls for one, _ in left for calls in one.calls]),
         f"{sum(one.steps or 0 for one, _ in left):,}",
-        f"> {known}" if open_ended else known,
+        total,
     )
     for name, several in sorted(totals.items()):
         table.add_row("  of", escape(name), "", *_cells(recipe, several))
