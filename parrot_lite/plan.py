@@ -6,6 +6,7 @@ small pilot of the same recipe included; what nobody has measured is assumed and
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,28 @@ from parrot_lite import estimate
 from parrot_lite.chat import describe
 from parrot_lite.errors import UserError
 from parrot_lite.estimate import MESSAGE, WORD, Assumed, Calls, Lengths
-from parrot_lite.recipe import SECTION, Capo, ChatSpec, Recipe, Server, Sft, Stage, Training, dump
+from parrot_lite.recipe import (
+    ADAPTERS,
+    SECTION,
+    Capo,
+    ChatSpec,
+    Collect,
+    Eval,
+    Gguf,
+    Judge,
+    Local,
+    Logs,
+    Negatives,
+    Recipe,
+    Scripted,
+    Section,
+    Seeds,
+    Server,
+    Sft,
+    Stage,
+    Training,
+    dump,
+)
 from parrot_lite.store import count, locate
 from parrot_lite.table import wide
 from parrot_lite.train.steps import steps_of
@@ -129,8 +151,11 @@ class Outlook:
         return estimate.shapes(max(self.recipe.logs.min_turns, min(turns, most)) for turns in LOGS_TURNS)
 
 
-def show(recipe: Recipe, assumed: Assumed) -> None:
-    """Print what each stage takes, what that rests on, and where it exceeds the recipe's budget."""
+def show(recipe: Recipe, assumed: Assumed) -> bool:
+    """Print what each stage takes, what that rests on, and where it exceeds the recipe's budget.
+
+    Returns whether everything that the recipe names is there.
+    """
     console = wide()
     outlook = Outlook(recipe, assumed)
     planned = {stage: row(outlook) for stage, row in STAGES.items()}
@@ -139,8 +164,10 @@ def show(recipe: Recipe, assumed: Assumed) -> None:
     console.print(_readings(planned))
     for line in _legend(outlook, planned):
         console.print(f"[dim]{escape(line)}[/]")
-    for line in warnings(outlook, planned):
+    lacking = list(missing(outlook))
+    for line in [*warnings(outlook, planned), *lacking]:
         console.print(f"[red]{escape(line)}[/]")
+    return not lacking
 
 
 def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
@@ -259,6 +286,67 @@ def warnings(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Iterator[str
     for stage, past in outlook.past.items():
         if past.state == "changed":
             yield f"{stage}: its folder belongs to another recipe; it would stop, or start again with --rerun"
+
+
+def missing(outlook: Outlook) -> Iterator[str]:
+    """Files and folders that the recipe names for stages to come and that are not there."""
+    recipe = outlook.recipe
+    to_come: list[Stage] = [stage for stage in SECTION if outlook.facts(stage) is None]
+    found = [one for stage in to_come for one in _files(getattr(recipe, SECTION[stage]), SECTION[stage])]
+    if any("model" in recipe.resolved(stage) for stage in to_come):
+        found += [("model.base", recipe.model.base)] if _no_hub_id(recipe.model.base) else []
+    if "logs" in to_come and recipe.logs.path is None and recipe.logs.source in ("conversations", "messages", "hub"):
+        yield f"logs.path is not set: source '{recipe.logs.source}' needs it"
+    for key, path in found:
+        try:
+            file = locate(path)
+        except UserError as error:
+            yield f"{key} = {path}: {error.what}. {error.fix}"
+            continue
+        if not file.exists():
+            near = difflib.get_close_matches(file.name, _beside(file), n=1)
+            yield f"{key} = {path}: no such file or folder" + (
+                f". Did you mean {file.parent / near[0]}?" if near else ""
+            )
+
+
+def _files(part: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The key and the path of every file that a section and the speakers in it read."""
+    match part:
+        case Logs(path=str(path)) | Seeds(path=str(path)) if part.source != "hub":
+            yield f"{key}.path", path
+        case Gguf(path=path) | Scripted(path=path):
+            yield f"{key}.path", path
+        case Local(adapter=str(path)) if path not in ADAPTERS:
+            yield f"{key}.adapter", path
+        case Judge(prompt=path) if Path(path).suffix:
+            yield f"{key}.prompt", path
+        case Eval(bench=path) if path != "bundled":
+            yield f"{key}.bench", path
+        case Negatives(prompts=folder):
+            yield f"{key}.prompts", folder
+        case Collect(benchmarks=names):
+            yield from ((f"{key}.benchmarks", name) for name in names)
+    if isinstance(part, Sft | Negatives):
+        yield from ((f"{key}.data", name) for name in part.data if name not in ("logs", "collect"))
+    if isinstance(part, Section):
+        for name in type(part).model_fields:
+            yield from _files(getattr(part, name), f"{key}.{name}")
+    elif isinstance(part, tuple):
+        for one in part:
+            yield from _files(one, key)
+    elif isinstance(part, dict):
+        for name, one in part.items():
+            yield from _files(one, f"{key}.{name}")
+
+
+def _no_hub_id(base: str) -> bool:
+    """Whether a base model can only be a file or a folder."""
+    return base.startswith(("/", ".", "~", "package:")) or base.endswith(".gguf")
+
+
+def _beside(file: Path) -> list[str]:
+    return [one.name for one in file.parent.iterdir()] if file.parent.is_dir() else []
 
 
 def _legend(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Iterator[str]:
@@ -536,4 +624,5 @@ def _base(recipe: Recipe) -> str:
     except UserError as error:
         return f"{recipe.model.base} ({error.what})"
     held = "NF4" if recipe.model.load_in_4bit else recipe.model.dtype
-    return f"{recipe.model.base} in {held}" + ("" if here else " (from the hub, not checked)")
+    missing = " (not there)" if _no_hub_id(recipe.model.base) else " (from the hub, not checked)"
+    return f"{recipe.model.base} in {held}{'' if here else missing}"

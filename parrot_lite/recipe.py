@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -715,7 +716,8 @@ def _override(override: str) -> tuple[tuple[str, ...], Any]:
         part, within = next(iter(within.items()))
         parts.append(part)
     if not parts or not all(parts):
-        fix = "Write e.g. capo.beta=0.2; other signs than a word's in quotes: 'prices.\"a/b\".input=1'"
+        plain = re.fullmatch(r"[\w.\s-]*", key)
+        fix = "Write e.g. capo.beta=0.2" if plain else "Quote what is no word, twice: 'prices.\"a/b\".input=1'"
         raise UserError(f"'{override}' is not key=value", "override", fix)
     try:
         return tuple(parts), tomllib.loads(f"value = {text}")["value"]

@@ -319,6 +319,51 @@ class TestMoney:
         assert warned(outlook(tmp_path, f"negatives.writer={OTHER}", "budget.money=5.0")) == [line]
 
 
+NONE = "no such file or folder"
+LACKING = {
+    "logs.path=data/nosuch.json": f"logs.path = data/nosuch.json: {NONE}",
+    "logs.source=messages": "logs.path is not set: source 'messages' needs it",
+    "model.base=/nosuch": f"model.base = /nosuch: {NONE}",
+    "model.base=recipes/x.gguf": f"model.base = recipes/x.gguf: {NONE}",
+    "model.base=package:parrot_lite/x": "model.base = package:parrot_lite/x: the package parrot_lite holds no x. "
+    "Name a file that it holds",
+    "sft.data=['recipes/dem.toml']": f"sft.data = recipes/dem.toml: {NONE}. Did you mean recipes/demo.toml?",
+    "negatives.data=['logs', 'nosuch.jsonl']": f"negatives.data = nosuch.jsonl: {NONE}",
+    "negatives.prompts=/nosuch": f"negatives.prompts = /nosuch: {NONE}",
+    "negatives.dependence.judge={kind='gguf', path='/nosuch'}": f"negatives.dependence.judge.path = /nosuch: {NONE}",
+    "eval.models.sft.adapter=/nosuch": f"eval.models.sft.adapter = /nosuch: {NONE}",
+    "collect.answerer.path=/nosuch": f"collect.answerer.path = /nosuch: {NONE}",
+    "collect.seeds=/nosuch": f"collect.seeds.path = /nosuch: {NONE}",
+    "collect.benchmarks=['/nosuch']": f"collect.benchmarks = /nosuch: {NONE}",
+    "eval.bench=/nosuch": f"eval.bench = /nosuch: {NONE}",
+    "eval.judge.prompt=/nosuch.txt": f"eval.judge.prompt = /nosuch.txt: {NONE}",
+}
+
+
+class TestMissing:
+    @pytest.mark.parametrize(("override", "line"), LACKING.items(), ids=LACKING)
+    def test_each_file_that_a_stage_reads(self, override, line, tmp_path, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        assert list(plan.missing(outlook(tmp_path))) == []
+        assert list(plan.missing(outlook(tmp_path, override))) == [line]
+
+    def test_a_hub_id_is_not_looked_for(self, tmp_path):
+        seeds = "collect.seeds=[{source='hub', path='a/b'}]"
+        assert list(plan.missing(outlook(tmp_path, "model.base=meta-llama/Llama-2-7b-hf", seeds))) == []
+
+    def test_a_finished_stage_reads_nothing_more(self, tmp_path):
+        keys = "logs.path=/nosuch", 'sft.data=["/nosuch"]'
+        leave(outlook(tmp_path, *keys), "logs", {"train": 7, "seconds": 1.0})
+        assert [line.split()[0] for line in plan.missing(outlook(tmp_path, *keys))] == ["sft.data"]
+
+    def test_the_exit_code_says_so(self, tmp_path):
+        done = parrot("plan", str(DEMO), f"run.folder={tmp_path}", "model.base=/nosuch")
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1] == "model.base = /nosuch: no such file or folder"
+        assert "/nosuch in NF4 (not there)" in done.stdout
+        assert done.stderr == ""
+
+
 # By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
 REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
 DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "6"}
@@ -350,7 +395,8 @@ class TestPrinted:
 
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
     def test_each_shipped_recipe(self, path, tmp_path):
-        output, imported = imported_by("plan", str(path), f"run.folder={tmp_path / 'runs'}")
+        data = f"logs.path={path}"  # a file that is there
+        output, imported = imported_by("plan", str(path), f"run.folder={tmp_path / 'runs'}", data)
         assert imported == []
         assert not (tmp_path / "runs").exists()
         rows = {line.split()[0]: line.split() for line in output if " to do " in line}
@@ -382,7 +428,12 @@ class TestPrinted:
 
     def test_an_unknown_number_of_sessions(self, tmp_path):
         done = parrot(
-            "plan", str(ROOT / "recipes/llama-2-7b-24gb.toml"), "logs.sessions=none", f"run.folder={tmp_path}"
+            "plan",
+            str(ROOT / "recipes/llama-2-7b-24gb.toml"),
+            "logs.sessions=none",
+            "logs.source=bundled",
+            "logs.path=none",
+            f"run.folder={tmp_path}",
         )
         assert done.returncode == 0, done.stderr
         rows = [line.split() for line in done.stdout.splitlines() if " to do " in line]
