@@ -77,14 +77,16 @@ class Lora(Section):
 
     r: Positive = Field(default=16, description="higher learns more and costs more memory")
     alpha: Positive = Field(default=32, description="scale of the adapter's output: alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the adapter's input; higher overfits less")
 
 
 class Decoding(Section):
     """How a speaker samples."""
 
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy")
-    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_p: float = Field(
+        default=0.9, gt=0, le=1, description="sample of the likeliest tokens of this probability together; 1 = of all"
+    )
     max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
     choices: tuple[str, ...] = Field(
         default=(),
@@ -99,7 +101,7 @@ class Server(Section):
     base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="or a list: calls go round, and past an address that fails several times in a row"
     )
-    model: str
+    model: str = Field(description="as the endpoint calls it; [prices] and counts of calls go by this name")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
     concurrency: Positive = Field(default=16, description="calls in flight, over all addresses")
     timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
@@ -128,7 +130,9 @@ class Gguf(Section):
     parallel: int = Field(
         default=8, ge=1, le=256, description="dialogues decoded together; higher is faster and increases memory"
     )
-    threads: Positive | None = None
+    threads: Positive | None = Field(
+        default=None, description="of the processor; none = all cores, for a single token half of them"
+    )
     gpu_layers: int = Field(default=-1, ge=-1, description="layers on the card, -1 = all that llama.cpp was built for")
     cache_mb: int = Field(
         default=1024,
@@ -158,7 +162,7 @@ class Scripted(Section):
     """Fixed replies from a file, for rehearsals: one JSON string a line, taken in turn by session and turn."""
 
     kind: Literal["scripted"]
-    path: str
+    path: str = Field(description="the file, or package:NAME/FILE inside an installed package")
 
 
 ChatSpec = Annotated[Server | Gguf | Local | Scripted, Field(discriminator="kind")]
@@ -185,10 +189,14 @@ class Logs(Section):
     max_words: Positive | None = Field(
         default=None, description="words that the kept exchanges may have together; later exchanges are left off"
     )
-    min_query_words: Positive = Field(default=1)
-    max_query_words: Positive | None = None
-    min_answer_words: Positive = Field(default=1)
-    max_answer_words: Positive | None = None
+    min_query_words: Positive = Field(
+        default=1, description="a session is rejected where a query of the kept exchanges has fewer words ..."
+    )
+    max_query_words: Positive | None = Field(default=None, description="... or more; none = no limit")
+    min_answer_words: Positive = Field(
+        default=1, description="a session is rejected where an answer has fewer words ..."
+    )
+    max_answer_words: Positive | None = Field(default=None, description="... or more; none = no limit")
     english: Share = Field(
         default=0.9, description="share of letters that must be ASCII, and common English words present; 0 = off"
     )
@@ -198,17 +206,25 @@ class Training(Section):
     """What every training stage can set."""
 
     max_tokens: Positive = Field(default=4096, description="a longer session is cut at a turn boundary and counted")
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(
+        default=3.0, gt=0, description="how often each session is seen; more learns and overfits more"
+    )
     max_steps: Positive | None = Field(default=None, description="optimizer steps, over epochs; for demos")
     batch: Positive = Field(default=1, description="sessions a forward pass; higher increases memory")
     accumulation: Positive = Field(
         default=32, description="forward passes an optimizer step: batch x this is the paper's 32"
     )
-    learning_rate: float = Field(default=2e-4, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    learning_rate: float = Field(
+        default=2e-4, gt=0, description="the highest, behind warmup; higher learns faster and may diverge"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate goes on behind warmup: down to 0, or not at all"
+    )
     warmup: Share = Field(default=0.03, description="share of the steps")
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's; higher holds the adapter's weights smaller")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="a step's gradient is scaled down to this norm; lower is calmer and slower"
+    )
     optimizer: Literal["auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="auto", description="auto = paged_adamw_8bit on cuda, else adamw_torch"
     )
@@ -248,8 +264,8 @@ class Seeds(Section):
         description="0 = first queries alone (the paper's second version); n = sessions of at most n exchanges, taken "
         "whole, which the asker goes on from (its first version)",
     )
-    min_query_words: Positive = Field(default=1)
-    max_query_words: Positive | None = None
+    min_query_words: Positive = Field(default=1, description="a first query with fewer words is left out")
+    max_query_words: Positive | None = Field(default=None, description="... or with more; none = no limit")
     english: Share = Field(
         default=0.0,
         description="share of letters that must be ASCII, and common English words present, in the first exchange "
@@ -291,14 +307,20 @@ class Collect(Section):
     min_turns: Positive = Field(default=6, description="the target of a session is drawn between min_turns ...")
     max_turns: Positive = Field(default=10, description="... and max_turns; the paper stops at 10")
     keep_turns: Positive = Field(default=2, description="a session that ends with fewer exchanges is rejected")
-    asker: ChatSpec
-    answerer: ChatSpec
+    asker: ChatSpec = Field(description="who plays the user: Parrot-Ask, or an instruct model with prompted")
+    answerer: ChatSpec = Field(description="who answers: the paper's ChatGPT")
     prompted: bool = Field(
         default=False,
         description="the asker is an instruct model and told to play the user (the baseline); a server always is",
     )
-    asker_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=128)
-    answerer_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=1024)
+    asker_decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=128),
+        description="a higher temperature asks more varied queries and drifts more often",
+    )
+    answerer_decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=1024),
+        description="an answer that max_tokens stops ends its session",
+    )
     in_flight: Positive | None = Field(
         default=None, description="sessions begun and not ended; none = enough to keep both speakers busy"
     )
@@ -379,11 +401,22 @@ class Dependence(Section):
 class Negatives(Section):
     """Context-dependent turns, the paper's three negatives for each (section 3.3), and controls."""
 
-    data: tuple[Sessions, ...] = Field(default=("collect",), min_length=1)
-    sessions: Positive | None = None
+    data: tuple[Sessions, ...] = Field(
+        default=("collect",),
+        min_length=1,
+        description="stages of this recipe (logs, collect) or JSONL files of dialogues, a session of each in turn",
+    )
+    sessions: Positive | None = Field(
+        default=None, description="with a dependent turn, the first ones of the data; none = all"
+    )
     turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
     dependence: Dependence = Dependence()
-    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    kinds: tuple[Kind, ...] = Field(
+        default=KINDS,
+        min_length=1,
+        description="written for each turn: the paper's three, and the controls same-writer (true history), degraded "
+        "(a worse answer to the same) and random (another session's answer)",
+    )
     how: tuple[How, ...] = Field(
         default=("structural",),
         min_length=1,
@@ -409,7 +442,9 @@ class Negatives(Section):
         description="a misunderstanding at turn 2, which has no irrelevant exchange before it, is written from another "
         "session's; false = it is left out",
     )
-    decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=512)
+    decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=512), description="of the writer and the policy"
+    )
     max_rouge: Share = Field(
         default=0.7, description="ROUGE-L against the chosen answer from which a negative is left out as the same"
     )
@@ -499,7 +534,7 @@ class Capo(Training):
         "other = another session's",
     )
     pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, description="how often each pair is seen; more learns and overfits more")
 
     @model_validator(mode="after")
     def _layout_can(self) -> Self:
@@ -511,9 +546,9 @@ class Capo(Training):
 class Judge(Section):
     """Who gives verdicts, and with which prompt file."""
 
-    chat: ChatSpec
+    chat: ChatSpec = Field(description="who judges; preferably none of the models that are compared")
     prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
-    max_tokens: Positive = 512
+    max_tokens: Positive = Field(default=512, description="new tokens a verdict may have; verdict = written only")
     verdict: Literal["written", "expected"] = Field(
         default="written",
         description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
@@ -524,7 +559,9 @@ class Judge(Section):
 class Probe(Section):
     """Likelihood of the session's own answers under true, swapped and no history, on held-out sessions."""
 
-    sessions: Positive = 16
+    sessions: Positive = Field(
+        default=16, description="held-out sessions scored, at least two; more narrow the intervals and take longer"
+    )
     max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
     turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
 
@@ -537,7 +574,7 @@ class Eval(Section):
         default=None, description="benchmark sessions, spread over categories; none = all"
     )
     models: dict[str, ChatSpec] = Field(min_length=1, description="what the table compares, by name")
-    judge: Judge | None = None
+    judge: Judge | None = Field(default=None, description="who gives verdicts; none = answers are only played")
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
     probe: Probe | None = Field(default=None, description="needs local models")
     resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
@@ -560,7 +597,7 @@ class Budget(Section):
 class Recipe(Section):
     """A whole experiment. ``name`` is the file's name; results lie under it."""
 
-    name: str
+    name: str = Field(description="the file's, never set")
     run: Run = Run()
     model: Model
     logs: Logs

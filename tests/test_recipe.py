@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Server, dump, load
+from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Section, Server, dump, load
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -501,6 +501,18 @@ class TestResolved:
         path = child(tmp_path, "[capo]\nbeta = 0.2\n")
         for stage in SECTION:
             assert load(path).resolved(stage) == load(DEMO, ["capo.beta=0.2"]).resolved(stage)
+
+
+def sections(part=Section):
+    return [one for below in part.__subclasses__() for one in (below, *sections(below))]
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_every_key_says_what_turning_it_does(section):
+    """A section inside a section is described by its docstring, and so is what one of a kind is."""
+    bare = {name for name, field in section.model_fields.items() if not field.description}
+    assert section.__doc__
+    assert {name for name in bare - {"kind"} if section.model_fields[name].annotation not in sections()} == set()
 
 
 def test_a_recipe_cannot_be_changed():
