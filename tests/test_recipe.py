@@ -1,6 +1,7 @@
 """Recipes: every shipped one is parsed; a broken one is refused in one line that names file, key and way out."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -82,6 +83,18 @@ class TestShippedRecipes:
         assert [one["source"] for one in base["collect"].pop("seeds")] == ["logs"]
         assert {base.pop("name"), paper.pop("name")} == {"llama-2-7b-24gb", "parrot-40k"}
         assert paper == base
+
+    def test_what_parrot_40k_shows_in_comments_holds(self, tmp_path):
+        lines = (RECIPES / "parrot-40k.toml").read_text(encoding="utf-8").splitlines()
+        shown = [line.lstrip("# ") for line in lines if re.match(r"# (\[|[a-z]+ = )", line)]
+        parent, mine = json.dumps(str(RECIPES / "parrot-40k.toml")), tmp_path / "mine.toml"
+        keys = [line for line in shown if not line.startswith("benchmarks")]
+        assert len(keys) == len(shown) - 1
+        mine.write_text("\n".join([f"extends = {parent}", *keys, "[collect]", shown[0]]), encoding="utf-8")
+        recipe = load(mine)
+        assert (recipe.prices["Qwen/Qwen2.5-7B-Instruct"].output, recipe.budget.money) == (0.0, 200.0)
+        assert recipe.collect.benchmarks == ("data/mt_bench/question.jsonl",)
+        assert recipe.collect.answerer.model in recipe.prices
 
     @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
     def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):
