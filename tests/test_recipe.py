@@ -94,7 +94,9 @@ class TestShippedRecipes:
         recipe = load(mine)
         assert (recipe.prices["Qwen/Qwen2.5-7B-Instruct"].output, recipe.budget.money) == (0.0, 200.0)
         assert recipe.collect.benchmarks == ("data/mt_bench/question.jsonl",)
-        assert recipe.collect.answerer.model in recipe.prices
+        # A budget needs the price of every server's model.
+        served = {one.model for one in (recipe.collect.answerer, recipe.negatives.writer, recipe.eval.judge.chat)}
+        assert set(recipe.prices) == served
 
     @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
     def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):
