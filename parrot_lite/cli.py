@@ -136,11 +136,15 @@ def plan(
         float, typer.Option(min=0, help="seconds of a server's call, where no rate was measured")
     ] = 5,
 ) -> None:
-    """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours."""
+    """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours.
+
+    Exit code 1 where a file that a stage would read is missing.
+    """
     from parrot_lite import plan as room
     from parrot_lite.estimate import Assumed
 
-    room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds))
+    if not room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds)):
+        raise typer.Exit(1)
 
 
 @app.command()

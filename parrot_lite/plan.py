@@ -6,6 +6,7 @@ small pilot of the same recipe included; what nobody has measured is assumed and
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,8 +22,30 @@ from parrot_lite import estimate
 from parrot_lite.chat import describe
 from parrot_lite.errors import UserError
 from parrot_lite.estimate import MESSAGE, WORD, Assumed, Calls, Lengths
-from parrot_lite.recipe import SECTION, Capo, ChatSpec, Recipe, Server, Sft, Stage, dump
+from parrot_lite.recipe import (
+    ADAPTERS,
+    SECTION,
+    Capo,
+    ChatSpec,
+    Collect,
+    Eval,
+    Gguf,
+    Judge,
+    Local,
+    Logs,
+    Negatives,
+    Recipe,
+    Scripted,
+    Section,
+    Seeds,
+    Server,
+    Sft,
+    Stage,
+    Training,
+    dump,
+)
 from parrot_lite.store import count, locate
+from parrot_lite.table import wide
 from parrot_lite.train.steps import steps_of
 from parrot_lite.types import How, Kind
 
@@ -57,10 +79,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Hours:
-    """How long a stage takes, and whether that was measured or assumed."""
+    """How long a stage takes at least, and whether that was measured or assumed."""
 
     value: float
     measured: bool
+    whole: bool = True  # False = parts whose pace nobody knows are not in it
 
 
 class Outlook:
@@ -128,26 +151,32 @@ class Outlook:
         return estimate.shapes(max(self.recipe.logs.min_turns, min(turns, most)) for turns in LOGS_TURNS)
 
 
-def show(recipe: Recipe, assumed: Assumed) -> None:
-    """Print what each stage takes, what that rests on, and where it exceeds the recipe's budget."""
-    console = Console(highlight=False)
+def show(recipe: Recipe, assumed: Assumed) -> bool:
+    """Print what each stage takes, what that rests on, and where it exceeds the recipe's budget.
+
+    Returns whether everything that the recipe names is there.
+    """
+    console = wide()
     outlook = Outlook(recipe, assumed)
     planned = {stage: row(outlook) for stage, row in STAGES.items()}
     console.print(f"{recipe.name}: what each stage takes; results lie in {recipe.folder('')}")
     console.print(_table(outlook, planned))
     console.print(_readings(planned))
-    for line in _legend(outlook):
+    for line in _legend(outlook, planned):
         console.print(f"[dim]{escape(line)}[/]")
-    for line in warnings(outlook, planned):
+    lacking = list(missing(outlook))
+    for line in [*warnings(outlook, planned), *lacking]:
         console.print(f"[red]{escape(line)}[/]")
+    return not lacking
 
 
 def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    table.add_column("stage")
-    table.add_column("", overflow="fold", min_width=16)
-    for name in ("sessions", "calls", "prompt", "generated", "cost", "steps", "hours"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="")
+    # Figures are whole in 80 columns: what is too long there is a speaker's name, and it folds.
+    table.add_column("stage", overflow="fold", min_width=len("train-capo"))
+    table.add_column("", overflow="fold", min_width=len("finished"))
+    for name in ("sessions", "calls", "prompt", "output", "cost", "steps", "hours"):
+        table.add_column(name, justify="right", no_wrap=True)
     recipe, totals = outlook.recipe, dict[str, list[Calls]]()
     left: list[tuple[Planned, Hours | None]] = []
     for stage, one in planned.items():
@@ -164,8 +193,9 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
             table.add_row(f"  {calls.role}", escape(model_of(calls.spec)), "", *_cells(recipe, [calls]))
             if isinstance(calls.spec, Server):
                 totals.setdefault(calls.spec.model, []).append(calls)
-    open_ended = any(hours is None and _works(one) for one, hours in left)
-    known = _round(sum(hours.value for _, hours in left if hours))
+    open_ended = any(_works(one) and not (hours and hours.whole) for one, hours in left)
+    known = [hours.value for _, hours in left if hours]
+    total = f"{'> ' if open_ended else ''}{_round(sum(known))}" if known else "—" if open_ended else ""
     table.add_row()
     table.add_row(
         "[bold]to come[/]",
@@ -173,7 +203,7 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
         "",
         *_cells(recipe, [calls for one, _ in left for calls in one.calls]),
         f"{sum(one.steps or 0 for one, _ in left):,}",
-        f"> {known}" if open_ended else known,
+        total,
     )
     for name, several in sorted(totals.items()):
         table.add_row("  of", escape(name), "", *_cells(recipe, several))
@@ -182,6 +212,8 @@ def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:
 
 def _readings(planned: Mapping[Stage, Planned]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # a path is shown whole
     table.add_row()
     for stage, one in planned.items():
         table.add_row(f"[bold]{stage}[/]", escape(one.size), escape(f"reads {one.reads}"))
@@ -196,7 +228,7 @@ def _works(planned: Planned) -> bool:
 def _hours(hours: Hours | None, planned: Planned) -> str:
     if hours is None:
         return "—" if _works(planned) else ""
-    return f"{_round(hours.value)} {'m' if hours.measured else 'a'}"
+    return f"{'' if hours.whole else '> '}{_round(hours.value)} {'m' if hours.measured else 'a'}"
 
 
 def _round(hours: float) -> str:
@@ -256,7 +288,68 @@ def warnings(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Iterator[str
             yield f"{stage}: its folder belongs to another recipe; it would stop, or start again with --rerun"
 
 
-def _legend(outlook: Outlook) -> Iterator[str]:
+def missing(outlook: Outlook) -> Iterator[str]:
+    """Files and folders that the recipe names for stages to come and that are not there."""
+    recipe = outlook.recipe
+    to_come: list[Stage] = [stage for stage in SECTION if outlook.facts(stage) is None]
+    found = [one for stage in to_come for one in _files(getattr(recipe, SECTION[stage]), SECTION[stage])]
+    if any("model" in recipe.resolved(stage) for stage in to_come):
+        found += [("model.base", recipe.model.base)] if _no_hub_id(recipe.model.base) else []
+    if "logs" in to_come and recipe.logs.path is None and recipe.logs.source in ("conversations", "messages", "hub"):
+        yield f"logs.path is not set: source '{recipe.logs.source}' needs it"
+    for key, path in found:
+        try:
+            file = locate(path)
+        except UserError as error:
+            yield f"{key} = {path}: {error.what}. {error.fix}"
+            continue
+        if not file.exists():
+            near = difflib.get_close_matches(file.name, _beside(file), n=1)
+            yield f"{key} = {path}: no such file or folder" + (
+                f". Did you mean {file.parent / near[0]}?" if near else ""
+            )
+
+
+def _files(part: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The key and the path of every file that a section and the speakers in it read."""
+    match part:
+        case Logs(path=str(path)) | Seeds(path=str(path)) if part.source != "hub":
+            yield f"{key}.path", path
+        case Gguf(path=path) | Scripted(path=path):
+            yield f"{key}.path", path
+        case Local(adapter=str(path)) if path not in ADAPTERS:
+            yield f"{key}.adapter", path
+        case Judge(prompt=path) if Path(path).suffix:
+            yield f"{key}.prompt", path
+        case Eval(bench=path) if path != "bundled":
+            yield f"{key}.bench", path
+        case Negatives(prompts=folder):
+            yield f"{key}.prompts", folder
+        case Collect(benchmarks=names):
+            yield from ((f"{key}.benchmarks", name) for name in names)
+    if isinstance(part, Sft | Negatives):
+        yield from ((f"{key}.data", name) for name in part.data if name not in ("logs", "collect"))
+    if isinstance(part, Section):
+        for name in type(part).model_fields:
+            yield from _files(getattr(part, name), f"{key}.{name}")
+    elif isinstance(part, tuple):
+        for one in part:
+            yield from _files(one, key)
+    elif isinstance(part, dict):
+        for name, one in part.items():
+            yield from _files(one, f"{key}.{name}")
+
+
+def _no_hub_id(base: str) -> bool:
+    """Whether a base model can only be a file or a folder."""
+    return base.startswith(("/", ".", "~", "package:")) or base.endswith(".gguf")
+
+
+def _beside(file: Path) -> list[str]:
+    return [one.name for one in file.parent.iterdir()] if file.parent.is_dir() else []
+
+
+def _legend(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Iterator[str]:
     recipe, assumed = outlook.recipe, outlook.assumed
     for name in dict.fromkeys(("collect", *recipe.negatives.data, *recipe.sft.data, *recipe.ask.data)):
         one = outlook.lengths([name])
@@ -267,13 +360,19 @@ def _legend(outlook: Outlook) -> Iterator[str]:
     yield f"tokens: {verdict}, a word {WORD:.2f}, the marks around a message {MESSAGE}"
     yield (
         f"hours: m = at the rate measured in this folder; a = assumed: {assumed.call_seconds:g} s a call "
-        f"(--call-seconds), as many at once as concurrency says, {BATCH_HOURS:g} h a batch; — = no rate known"
+        f"(--call-seconds), as many at once as concurrency says, {BATCH_HOURS:g} h a batch; — = no rate known; "
+        "> = at least, for what has no known rate (local models, training, the probe) is not in it"
     )
+    if any(cost_of(recipe, calls) is None for one in planned.values() for calls in one.calls):
+        yield "cost: — = [prices] has no price of that model"
     yield "every session reaches its target and no call fails: early ends take less, calls made again more"
 
 
 def hours_of(outlook: Outlook, stage: Stage, planned: Planned) -> Hours | None:
-    """How long a stage takes: as it took, at a measured rate of the same speakers or training, or as assumed."""
+    """How long a stage takes: as it took, at a measured rate of the same speakers or training, or as assumed.
+
+    Where that is known of its servers alone, it is what they take. None = nothing is known.
+    """
     facts = outlook.facts(stage)
     if facts is not None:
         return Hours(facts["seconds"] / 3600, measured=True)
@@ -285,15 +384,15 @@ def hours_of(outlook: Outlook, stage: Stage, planned: Planned) -> Hours | None:
     pace = _call_seconds(outlook, stage)
     if pace is not None:
         return Hours(pace * sum(calls.number for calls in planned.calls) / 3600, measured=True)
-    if stage == "eval" and outlook.recipe.eval.probe:
-        return None
+    served = [(calls, calls.spec) for calls in planned.calls if isinstance(calls.spec, Server)]
+    if not served:
+        return None  # how fast this machine is, no default can know
     total = 0.0
-    for calls in planned.calls:
-        if not isinstance(calls.spec, Server):
-            return None  # how fast this machine is, no default can know
-        each = outlook.assumed.call_seconds / calls.spec.concurrency / 3600
-        total += BATCH_HOURS * calls.rounds if calls.spec.batch else calls.number * each
-    return Hours(total, measured=False)
+    for calls, spec in served:
+        each = outlook.assumed.call_seconds / spec.concurrency / 3600
+        total += BATCH_HOURS * calls.rounds if spec.batch else calls.number * each
+    probed = stage == "eval" and outlook.recipe.eval.probe is not None
+    return Hours(total, measured=False, whole=len(served) == len(planned.calls) and not probed)
 
 
 def _training_rate(outlook: Outlook, stage: Stage) -> float | None:
@@ -382,7 +481,7 @@ def _training(section: Literal["ask", "sft"]) -> Callable[[Outlook], Planned]:
         there = outlook.sessions(settings.data)
         number = there if settings.sessions is None else min(settings.sessions, there or settings.sessions)
         reads = f"{', '.join(settings.data)}; {_base(outlook.recipe)}"
-        size = f"at most {settings.max_tokens:,} tokens a session, {settings.epochs:g} epochs"
+        size = f"at most {settings.max_tokens:,} tokens a session, {_epochs(settings)}"
         if number is None:
             return Planned(reads, None, size)
         steps, lengths = steps_of(settings, number), outlook.lengths(settings.data)
@@ -390,6 +489,10 @@ def _training(section: Literal["ask", "sft"]) -> Callable[[Outlook], Planned]:
         return Planned(reads, number, size, (), steps, steps * settings.batch * settings.accumulation * mean)
 
     return planned
+
+
+def _epochs(settings: Training) -> str:
+    return f"{settings.epochs:g} epoch{'' if settings.epochs == 1 else 's'}"
 
 
 def _collect(outlook: Outlook) -> Planned:
@@ -400,7 +503,8 @@ def _collect(outlook: Outlook) -> Planned:
         estimate.queries("asker", c.asker, lengths, number, c.asker_decoding.max_tokens, told),
         estimate.answers("answerer", c.answerer, lengths, number, c.answerer_decoding.max_tokens),
     )
-    seeds = ", ".join(f"{one.label} {one.path or ''}".strip() for one in c.seeds)
+    found = [(one.name, f"{one.source} {one.path or ''}".strip()) for one in c.seeds]
+    seeds = ", ".join(f"{name} ({where})" if name else where for name, where in found)
     return Planned(f"seeds: {seeds}", number, f"{c.min_turns} to {c.max_turns} turns", calls)
 
 
@@ -409,6 +513,8 @@ def _negatives(outlook: Outlook) -> Planned:
     facts = outlook.facts("negatives")
     number = facts["counts"]["trees"] if facts else _trees(outlook)
     reads, size = ", ".join(n.data), f"at most {n.turns_per_session} turns a session x {_ways(n.wanted)}"
+    if any(kind == "hallucination" and how != "prompted" for kind, how in n.wanted):
+        size += "; one call more guesses what a hallucination is about"
     if number is None:
         return Planned(reads, None, size)
     told, most, lengths = _words("guess-referent.txt"), n.decoding.max_tokens, outlook.lengths(n.data)
@@ -451,11 +557,11 @@ def _capo(outlook: Outlook) -> Planned:
         turns = facts["counts"]["turns"] / number
     limit = f"{c.tree_tokens:,} tokens a session" if c.layout == "tree" else f"2 x {c.max_tokens:,} tokens a pair"
     if number is None:
-        return Planned(reads, None, f"at most {limit}, {c.epochs:g} epochs")
+        return Planned(reads, None, f"at most {limit}, {_epochs(c)}")
     pairs = round(number * turns * kinds)
     used = pairs if c.pairs is None else min(c.pairs, pairs)
     number = min(number, used)
-    size = f"{used:,} pairs, at most {limit}, {c.epochs:g} epochs"
+    size = f"{used:,} pairs, at most {limit}, {_epochs(c)}"
     steps = steps_of(c, number if c.layout == "tree" else used)
     return Planned(reads, number, size, (), steps, _capo_tokens(c, lengths, steps, used / max(1, number)))
 
@@ -518,4 +624,5 @@ def _base(recipe: Recipe) -> str:
     except UserError as error:
         return f"{recipe.model.base} ({error.what})"
     held = "NF4" if recipe.model.load_in_4bit else recipe.model.dtype
-    return f"{recipe.model.base} in {held}" + ("" if here else " (from the hub, not checked)")
+    missing = " (not there)" if _no_hub_id(recipe.model.base) else " (from the hub, not checked)"
+    return f"{recipe.model.base} in {held}{'' if here else missing}"

@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parrot_lite.errors import UserError
 from parrot_lite.types import KINDS, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
+ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _sessions(name: str) -> str:
+    if name in ("logs", "collect") or "/" in name or name.endswith(".jsonl") or Path(name).exists():
+        return name
+    near = difflib.get_close_matches(name, ("logs", "collect"), n=1)
+    fix = f"Did you mean '{near[0]}'?" if near else "Use logs, collect, or a JSONL file of dialogues"
+    raise ValueError(f"{json.dumps(name, ensure_ascii=False)} is neither a stage with sessions nor a file. {fix}")
+
+
+Sessions = Annotated[str, AfterValidator(_sessions)]
 
 
 class Section(BaseModel):
@@ -64,14 +77,16 @@ class Lora(Section):
 
     r: Positive = Field(default=16, description="higher learns more and costs more memory")
     alpha: Positive = Field(default=32, description="scale of the adapter's output: alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the adapter's input; higher overfits less")
 
 
 class Decoding(Section):
     """How a speaker samples."""
 
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy")
-    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_p: float = Field(
+        default=0.9, gt=0, le=1, description="sample of the likeliest tokens of this probability together; 1 = of all"
+    )
     max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
     choices: tuple[str, ...] = Field(
         default=(),
@@ -86,7 +101,7 @@ class Server(Section):
     base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="or a list: calls go round, and past an address that fails several times in a row"
     )
-    model: str
+    model: str = Field(description="as the endpoint calls it; [prices] and counts of calls go by this name")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
     concurrency: Positive = Field(default=16, description="calls in flight, over all addresses")
     timeout: float = Field(default=120.0, gt=0, description="seconds a call may take")
@@ -124,7 +139,9 @@ class Gguf(Section):
         description="dialogues decoded together; higher is faster and increases memory: a token of LLaMA-2-7B takes "
         "0.5 MiB, so 4 x 4096 of them 8 GiB; models with grouped-query attention take a fraction",
     )
-    threads: Positive | None = None
+    threads: Positive | None = Field(
+        default=None, description="of the processor; none = all cores, for a single token half of them"
+    )
     gpu_layers: int = Field(default=-1, ge=-1, description="layers on the card, -1 = all that llama.cpp was built for")
     cache_mb: int = Field(
         default=1024,
@@ -140,15 +157,25 @@ class Local(Section):
     adapter: str | None = Field(default=None, description="a training stage of this recipe, or a folder; none = base")
     batch: Positive = Field(default=8, description="dialogues decoded together; higher increases memory")
 
+    @field_validator("adapter")
+    @classmethod
+    def _is_named(cls, name: str | None) -> str | None:
+        if name is None or name in ADAPTERS or "/" in name or Path(name).is_dir():
+            return name
+        near = difflib.get_close_matches(name, ADAPTERS, n=1)
+        fix = f"Did you mean '{near[0]}'?" if near else f"Use {', '.join(ADAPTERS)}, or a folder"
+        raise ValueError(f"{json.dumps(name, ensure_ascii=False)} is neither a training stage nor a folder. {fix}")
+
 
 class Scripted(Section):
     """Fixed replies from a file, for rehearsals: one JSON string a line, taken in turn by session and turn."""
 
     kind: Literal["scripted"]
-    path: str
+    path: str = Field(description="the file, or package:NAME/FILE inside an installed package")
 
 
 ChatSpec = Annotated[Server | Gguf | Local | Scripted, Field(discriminator="kind")]
+SPEAKERS: dict[str, type[Section]] = {"server": Server, "gguf": Gguf, "local": Local, "scripted": Scripted}
 
 
 class Logs(Section):
@@ -171,10 +198,14 @@ class Logs(Section):
     max_words: Positive | None = Field(
         default=None, description="words that the kept exchanges may have together; later exchanges are left off"
     )
-    min_query_words: Positive = Field(default=1)
-    max_query_words: Positive | None = None
-    min_answer_words: Positive = Field(default=1)
-    max_answer_words: Positive | None = None
+    min_query_words: Positive = Field(
+        default=1, description="a session is rejected where a query of the kept exchanges has fewer words ..."
+    )
+    max_query_words: Positive | None = Field(default=None, description="... or more; none = no limit")
+    min_answer_words: Positive = Field(
+        default=1, description="a session is rejected where an answer has fewer words ..."
+    )
+    max_answer_words: Positive | None = Field(default=None, description="... or more; none = no limit")
     english: Share = Field(
         default=0.9, description="share of letters that must be ASCII, and common English words present; 0 = off"
     )
@@ -184,17 +215,25 @@ class Training(Section):
     """What every training stage can set."""
 
     max_tokens: Positive = Field(default=4096, description="a longer session is cut at a turn boundary and counted")
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(
+        default=3.0, gt=0, description="how often each session is seen; more learns and overfits more"
+    )
     max_steps: Positive | None = Field(default=None, description="optimizer steps, over epochs; for demos")
     batch: Positive = Field(default=1, description="sessions a forward pass; higher increases memory")
     accumulation: Positive = Field(
         default=32, description="forward passes an optimizer step: batch x this is the paper's 32"
     )
-    learning_rate: float = Field(default=2e-4, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    learning_rate: float = Field(
+        default=2e-4, gt=0, description="the highest, behind warmup; higher learns faster and may diverge"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate goes on behind warmup: down to 0, or not at all"
+    )
     warmup: Share = Field(default=0.03, description="share of the steps")
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's; higher holds the adapter's weights smaller")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="a step's gradient is scaled down to this norm; lower is calmer and slower"
+    )
     optimizer: Literal["auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="auto", description="auto = paged_adamw_8bit on cuda, else adamw_torch"
     )
@@ -208,7 +247,7 @@ class Sft(Training):
     """SFT of either speaker: [ask] trains the user's turns, [sft] the assistant's."""
 
     sessions: Positive | None = Field(default=None, description="sessions used, in file order; none = all")
-    data: tuple[str, ...] = Field(
+    data: tuple[Sessions, ...] = Field(
         min_length=1, description="stages of this recipe (logs, collect) or JSONL files of dialogues"
     )
     lora: Lora = Lora()
@@ -234,8 +273,8 @@ class Seeds(Section):
         description="0 = first queries alone (the paper's second version); n = sessions of at most n exchanges, taken "
         "whole, which the asker goes on from (its first version)",
     )
-    min_query_words: Positive = Field(default=1)
-    max_query_words: Positive | None = None
+    min_query_words: Positive = Field(default=1, description="a first query with fewer words is left out")
+    max_query_words: Positive | None = Field(default=None, description="... or with more; none = no limit")
     english: Share = Field(
         default=0.0,
         description="share of letters that must be ASCII, and common English words present, in the first exchange "
@@ -251,11 +290,11 @@ class Seeds(Section):
     def _can_be_read(self) -> Self:
         without = ("bundled", "logs")
         if self.path is None and self.source not in (*without, "sharegpt"):
-            raise ValueError(f"source '{self.source}' needs a path")
+            raise ValueError(f"source '{self.source}' needs a path. Add path = ...")
         if self.path is not None and self.source in without:
-            raise ValueError(f"source '{self.source}' takes no path")
+            raise ValueError(f"source '{self.source}' takes no path. Leave path out")
         if self.extend and self.source in ("bundled", "text"):
-            raise ValueError(f"source '{self.source}' has no sessions to extend")
+            raise ValueError(f"source '{self.source}' has no sessions to extend. Leave extend out")
         return self
 
 
@@ -277,14 +316,20 @@ class Collect(Section):
     min_turns: Positive = Field(default=6, description="the target of a session is drawn between min_turns ...")
     max_turns: Positive = Field(default=10, description="... and max_turns; the paper stops at 10")
     keep_turns: Positive = Field(default=2, description="a session that ends with fewer exchanges is rejected")
-    asker: ChatSpec
-    answerer: ChatSpec
+    asker: ChatSpec = Field(description="who plays the user: Parrot-Ask, or an instruct model with prompted")
+    answerer: ChatSpec = Field(description="who answers: the paper's ChatGPT")
     prompted: bool = Field(
         default=False,
         description="the asker is an instruct model and told to play the user (the baseline); a server always is",
     )
-    asker_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=128)
-    answerer_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=1024)
+    asker_decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=128),
+        description="a higher temperature asks more varied queries and drifts more often",
+    )
+    answerer_decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=1024),
+        description="an answer that max_tokens stops ends its session",
+    )
     in_flight: Positive | None = Field(
         default=None, description="sessions begun and not ended; none = enough to keep both speakers busy"
     )
@@ -301,26 +346,33 @@ class Collect(Section):
     @classmethod
     def _in_short(cls, given: Any) -> Any:
         if isinstance(given, str):
-            return ({"source": given} if given in ("bundled", "logs") else {"source": "text", "path": given},)
+            if given in ("bundled", "logs"):
+                return ({"source": given},)
+            if "/" not in given and not given.endswith(".txt"):
+                what = f"{json.dumps(given, ensure_ascii=False)} is no source"
+                raise ValueError(f"{what}. Use bundled, logs, or a text file ending in .txt")
+            return ({"source": "text", "path": given},)
         return tuple(given) if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _seeds_hold(self) -> Self:
         labels = [source.label for source in self.seeds]
         if twice := next((label for label in labels if labels.count(label) > 1), None):
-            raise ValueError(f"two seeds are called '{twice}': give one of them another name")
+            raise ValueError(f"two seeds are called '{twice}'. Give one of them another name")
         if any(source.extend >= self.max_turns for source in self.seeds):
-            raise ValueError("extend must be below max_turns, or nothing is left to ask")
+            raise ValueError(f"extend must be below max_turns = {self.max_turns}, or nothing is left to ask. Lower it")
         wanted = [source.sessions for source in self.seeds]
         total = sum(count for count in wanted if count is not None)
         if None not in wanted and self.sessions > total:
-            raise ValueError(f"sessions = {self.sessions}, but the seeds add up to {total}")
+            raise ValueError(f"sessions = {self.sessions}, but the seeds add up to {total}. Lower it, or raise those")
         return self
 
     @model_validator(mode="after")
     def _turns_hold(self) -> Self:
-        if not self.keep_turns <= self.max_turns >= self.min_turns:
-            raise ValueError("min_turns and keep_turns may not be above max_turns")
+        for name, turns in (("min_turns", self.min_turns), ("keep_turns", self.keep_turns)):
+            if turns > self.max_turns:
+                what = f"{name} = {turns} is above max_turns = {self.max_turns}"
+                raise ValueError(f"{what}. Lower it, or raise max_turns")
         return self
 
 
@@ -358,11 +410,22 @@ class Dependence(Section):
 class Negatives(Section):
     """Context-dependent turns, the paper's three negatives for each (section 3.3), and controls."""
 
-    data: tuple[str, ...] = Field(default=("collect",), min_length=1)
-    sessions: Positive | None = None
+    data: tuple[Sessions, ...] = Field(
+        default=("collect",),
+        min_length=1,
+        description="stages of this recipe (logs, collect) or JSONL files of dialogues, a session of each in turn",
+    )
+    sessions: Positive | None = Field(
+        default=None, description="with a dependent turn, the first ones of the data; none = all"
+    )
     turns_per_session: Positive = Field(default=4, description="dependent turns used, the latest ones")
     dependence: Dependence = Dependence()
-    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    kinds: tuple[Kind, ...] = Field(
+        default=KINDS,
+        min_length=1,
+        description="written for each turn: the paper's three, and the controls same-writer (true history), degraded "
+        "(a worse answer to the same) and random (another session's answer)",
+    )
     how: tuple[How, ...] = Field(
         default=("structural",),
         min_length=1,
@@ -388,7 +451,9 @@ class Negatives(Section):
         description="a misunderstanding at turn 2, which has no irrelevant exchange before it, is written from another "
         "session's; false = it is left out",
     )
-    decoding: Decoding = Decoding(temperature=0.7, top_p=0.9, max_tokens=512)
+    decoding: Decoding = Field(
+        default=Decoding(temperature=0.7, top_p=0.9, max_tokens=512), description="of the writer and the policy"
+    )
     max_rouge: Share = Field(
         default=0.7, description="ROUGE-L against the chosen answer from which a negative is left out as the same"
     )
@@ -414,15 +479,16 @@ class Negatives(Section):
     @model_validator(mode="after")
     def _holds(self) -> Self:
         if self.check_worse == "judge" and self.judge is None:
-            raise ValueError("check_worse = judge needs a judge")
+            raise ValueError("check_worse = judge needs a judge. Set negatives.judge")
         if self.check_worse == "likelihood" and self.scorer is None:
-            raise ValueError("check_worse = likelihood needs a scorer")
+            raise ValueError("check_worse = likelihood needs a scorer. Leave negatives.scorer out, or set it")
         if "on-policy" in self.how and self.policy is None:
-            raise ValueError("how = on-policy needs a policy")
+            raise ValueError("how = on-policy needs a policy. Leave negatives.policy out, or set it")
         if self.drop_not_worse and self.check_worse == "none":
-            raise ValueError("drop_not_worse needs check_worse = judge or likelihood")
+            raise ValueError("drop_not_worse needs a check. Set negatives.check_worse to judge or likelihood")
         if self.min_length_ratio > self.max_length_ratio:
-            raise ValueError("min_length_ratio may not be above max_length_ratio")
+            what = f"min_length_ratio = {self.min_length_ratio:g} is above max_length_ratio = {self.max_length_ratio:g}"
+            raise ValueError(f"{what}. Lower it, or raise max_length_ratio")
         return self
 
     @property
@@ -479,21 +545,21 @@ class Capo(Training):
         "other = another session's",
     )
     pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, description="how often each pair is seen; more learns and overfits more")
 
     @model_validator(mode="after")
     def _layout_can(self) -> Self:
         if self.layout == "pairs" and self.weights:
-            raise ValueError("weights need layout = tree")
+            raise ValueError("weights need layout = tree. Set it, or leave weights out")
         return self
 
 
 class Judge(Section):
     """Who gives verdicts, and with which prompt file."""
 
-    chat: ChatSpec
+    chat: ChatSpec = Field(description="who judges; preferably none of the models that are compared")
     prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
-    max_tokens: Positive = 512
+    max_tokens: Positive = Field(default=512, description="new tokens a verdict may have; verdict = written only")
     verdict: Literal["written", "expected"] = Field(
         default="written",
         description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
@@ -504,7 +570,9 @@ class Judge(Section):
 class Probe(Section):
     """Likelihood of the session's own answers under true, swapped and no history, on held-out sessions."""
 
-    sessions: Positive = 16
+    sessions: Positive = Field(
+        default=16, description="held-out sessions scored, at least two; more narrow the intervals and take longer"
+    )
     max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
     turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
 
@@ -517,7 +585,7 @@ class Eval(Section):
         default=None, description="benchmark sessions, spread over categories; none = all"
     )
     models: dict[str, ChatSpec] = Field(min_length=1, description="what the table compares, by name")
-    judge: Judge | None = None
+    judge: Judge | None = Field(default=None, description="who gives verdicts; none = answers are only played")
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
     probe: Probe | None = Field(default=None, description="needs local models")
     resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
@@ -540,7 +608,7 @@ class Budget(Section):
 class Recipe(Section):
     """A whole experiment. ``name`` is the file's name; results lie under it."""
 
-    name: str
+    name: str = Field(description="the file's, never set")
     run: Run = Run()
     model: Model
     logs: Logs
@@ -631,19 +699,23 @@ def dump(resolved: dict[str, Any]) -> str:
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with its ``extends`` chain and ``key=value`` overrides.
 
-    Raises UserError with file, key and a suggestion where the recipe does not hold.
+    Raises UserError with the file or the override, the key and a suggestion where the recipe does not hold.
     """
     path = Path(path)
-    data = _read(path, ())
+    data, places = _read(path, ()), dict[str, tuple[str, ...]]()
     for override in overrides:
-        data = _override(data, override)
+        parts, value = _override(override)
+        places[f"override {override}"] = parts
+        for part in reversed(parts):
+            value = {part: value}
+        data = _merge(data, value)
     if "name" in data:
         raise UserError("'name' is taken from the file's name", f"{path}", "Remove the key and rename the file")
     try:
         # JSON mode: strict types, yet a TOML array may fill a tuple and 1 may fill a float.
         return Recipe.model_validate_json(json.dumps({**data, "name": path.stem}))
     except ValidationError as error:
-        raise _explain(error, path) from None
+        raise _explain(error, str(path), places) from None
     except TypeError:
         raise UserError("a date or time stands where a recipe has none", str(path), "Quote it") from None
 
@@ -680,54 +752,147 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
+def _override(override: str) -> tuple[tuple[str, ...], Any]:
+    """The key's parts and the value. As in TOML, a part with other signs than a word's stands in quotes."""
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"'{override}' is not key=value", "override", "Write e.g. capo.beta=0.2")
+    parts: list[str] = []
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        within: Any = tomllib.loads(f"{key} = 0") if equals else {}
+    except tomllib.TOMLDecodeError:
+        within = {}
+    while isinstance(within, dict) and within:
+        part, within = next(iter(within.items()))
+        parts.append(part)
+    if not parts or not all(parts):
+        plain = re.fullmatch(r"[\w.\s-]*", key)
+        fix = "Write e.g. capo.beta=0.2" if plain else "Quote what is no word, twice: 'prices.\"a/b\".input=1'"
+        raise UserError(f"'{override}' is not key=value", "override", fix)
+    try:
+        return tuple(parts), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         # A bare word is a string, so that nobody has to quote for two parsers; none unsets, which TOML cannot say.
-        value = None if text.strip() == "none" else text
-    for part in reversed(parts):
-        value = {part: value}
-    return _merge(data, value)
+        text = text.lstrip()
+        if text.startswith(("[", "{")):
+            fix = "Words inside need quotes, and the whole single ones for the shell; or put it into a recipe file"
+            raise UserError("not a list or table of TOML", f"override {override}", fix) from None
+        return tuple(parts), None if text.strip() == "none" else text
 
 
-def _explain(error: ValidationError, path: Path) -> UserError:
+Location = tuple[int | str, ...]
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+
+
+def _explain(error: ValidationError, file: str, overrides: Mapping[str, tuple[str, ...]]) -> UserError:
+    """The first mistake, where it was made: ``overrides`` has the parts of each override's key."""
+    errors = error.errors(include_url=False)
+    # Not mistakes of their own: a default that had to wait, and a list that is empty without its wrong entries.
+    errors = [one for one in errors if one["type"] != "default_factory_not_called"]
+    wrong = {one["loc"][:depth] for one in errors for depth in range(len(one["loc"]))}
+    errors = [one for one in errors if one["type"] != "too_short" or one["loc"] not in wrong]
     # A misspelt key before the missing one that it was meant to be.
-    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    name_at = 2 if first["loc"][:2] == ("eval", "models") else None  # a model may be called 'local'
-    kinds = {"server", "gguf", "local", "scripted"}
-    location = [str(part) for at, part in enumerate(first["loc"]) if at == name_at or part not in kinds]
-    key = ".".join(location)
-    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Known here: {', '.join(sorted(known))}"
-        return UserError(f"unknown key '{key}'{others}", str(path), hint)
-    if first["type"] == "missing":
-        return UserError(f"'{key}' is missing{others}", str(path), f"Add {location[-1]} = ... to it")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    given = json.dumps(first["input"], ensure_ascii=False)
-    return UserError(f"'{key}' = {given[:80]}: {message}{others}", str(path), "Change its value")
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    location, more = _location(first["loc"]), len({_location(one["loc"]) for one in errors}) - 1
+    what, fix = _mistake(dict(first), location)
+    what += f" (and {more} more)" if more else ""
+    place = file
+    for override, parts in overrides.items():
+        below, above = location[: len(parts)] == parts, location == parts[: len(location)]
+        if below or (above and (first["type"] == "extra_forbidden" or f"{parts[-1]} " in what)):
+            place = override
+    return UserError(what, place, fix)
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    kinds: dict[str, type[Section]] = {"server": Server, "gguf": Gguf, "local": Local, "scripted": Scripted}
-    section: type[BaseModel] | None = Recipe
+def _location(parts: Location) -> Location:
+    """Without the parts that pydantic adds for what a value may be one of."""
+    name_at = 2 if parts[:2] == ("eval", "models") else None  # a model may be called 'local'
+    choices = {"server", "gguf", "local", "scripted", "str", "tuple[str, ...]"}
+    return tuple(part for at, part in enumerate(parts) if at == name_at or part not in choices)
+
+
+def _named(location: Location) -> str:
+    at = next((at for at, part in enumerate(location) if isinstance(part, int)), None)
+    if at is None:
+        return f"'{'.'.join(map(str, location))}'"
+    number, rest = int(location[at]), location[at + 1 :]
+    item = f"{ORDINALS[number] if number < len(ORDINALS) else f'entry {number + 1}'} of {_named(location[:at])}"
+    return f"{_named(rest)} of the {item}" if rest else f"the {item}"
+
+
+def _mistake(first: dict[str, Any], location: Location) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    key, given, context = _named(location), first["input"], first.get("ctx", {})
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key}", _meant(first["loc"], location)
+        case "missing":
+            return f"{key} is missing", f"Add {location[-1]} = ... to it"
+        case "value_error":  # what a validator of ours says, with its way out
+            what, _, fix = str(context["error"]).partition(". ")
+            return f"[{location[0]}] {what}" if len(location) == 1 else f"{key}: {what}", fix
+        case "union_tag_invalid":
+            near = difflib.get_close_matches(context["tag"], tuple(SPEAKERS), n=1)
+            fix = f"Did you mean '{near[0]}'?" if near else f"Write {_either(tuple(SPEAKERS))}"
+            return f"{key}: no speaker of kind '{context['tag']}'", fix
+        case "union_tag_not_found":
+            return f"{key} has no kind", f"Add kind = {_either(tuple(SPEAKERS))}"
+    what, fix = first["msg"][0].lower() + first["msg"][1:], "Change its value"
+    if first["type"] == "tuple_type":
+        what = "a list is wanted"
+        fix = f"Write {json.dumps([given], ensure_ascii=False)}" if isinstance(given, str) else fix
+    elif first["type"] == "bool_type":
+        fix = "Write true or false"
+    elif first["type"] == "int_type" and isinstance(given, float) and given.is_integer():
+        fix = f"Write {given:.0f}"
+    return f"{key} = {json.dumps(given, ensure_ascii=False)[:80]}: {what}", fix
+
+
+def _meant(parts: Location, location: Location) -> str:
+    """Which key an unknown one was meant to be: of this name in another section, else of a name like it here."""
+    name, here = str(location[-1]), _known_keys(parts[:-1])
+    above = [str(part) for part in location[:-1]] if all(isinstance(part, str) for part in location) else []
+    pool = {key: [".".join([*above, key])] for key in here}
+    if len(location) <= 2:  # deeper ones belong to a speaker
+        elsewhere: dict[str, list[str]] = {}
+        for key in _leaves(Recipe):
+            elsewhere.setdefault(key.rpartition(".")[2], []).append(key)
+        if name in elsewhere:
+            mine = [key for key in elsewhere[name] if key.startswith(f"{location[0]}.")]
+            return f"Write {_either(mine or elsewhere[name])}"
+        if len(location) == 1:
+            pool = {**elsewhere, **pool}
+    near = difflib.get_close_matches(name, pool, n=1, cutoff=0.5)
+    return f"Did you mean {_either(pool[near[0]])}?" if near else f"Known here: {', '.join(sorted(here))}"
+
+
+def _either(names: Sequence[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
+
+
+def _known_keys(location: Location) -> list[str]:
+    section: type[Section] | None = Recipe
     for part in location:
         field = section.model_fields.get(str(part)) if section else None
-        annotation = field.annotation if field else None
-        if isinstance(part, str) and part in kinds:
-            section = kinds[part]
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
+        if isinstance(part, str) and part in SPEAKERS:
+            section = SPEAKERS[part]
         elif field is not None:
-            optional = [
-                a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Section)
-            ]
-            section = optional[0] if len(optional) == 1 else None
-    return [name for name in section.model_fields if name != "name"] if section else []
+            section = _section_in(field.annotation)
+    if section is None:
+        return []
+    return [name for name in section.model_fields if section is not Recipe or name != "name"]
+
+
+def _leaves(section: type[Section], above: str = "") -> Iterator[str]:
+    """Every key of a section and of the sections in it, not those of lists' and tables' entries."""
+    for name, field in section.model_fields.items():
+        within = None if get_origin(field.annotation) in (dict, tuple) else _section_in(field.annotation)
+        if within is not None:
+            yield from _leaves(within, f"{above}{name}.")
+        elif above:
+            yield f"{above}{name}"
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a key holds, if only in a list or as one of several types; None where it is no single one."""
+    found = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and issubclass(one, Section)]
+    return found[0] if len(found) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
+def wide() -> Console:
+    """Standard output, as wide as its terminal; where it is none, as wide as COLUMNS says, or wider than rich's 80."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDTH)
+
+
 @dataclass(frozen=True)
 class Report:
     """What is printed and what is written: the same."""
@@ -75,8 +82,6 @@ class Report:
 
     def show(self) -> None:
         """Print it on standard output."""
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH)
+        console = wide()
         for block in self.rich():
             console.print(block)

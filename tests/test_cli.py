@@ -158,7 +158,7 @@ class TestErrors:
         ("arguments", "line"),
         [
             (["eval", "recipes/dmo.toml"], "recipes/dmo.toml: no such recipe. Did you mean recipes/demo.toml?"),
-            (["eval", DEMO, "capo.bta=1"], f"{DEMO}: unknown key 'capo.bta'. Did you mean 'beta'?"),
+            (["eval", DEMO, "capo.bta=1"], "override capo.bta=1: unknown key 'capo.bta'. Did you mean 'capo.beta'?"),
             (["logs", DEMO, "capo.beta"], "override: 'capo.beta' is not key=value. Write e.g. capo.beta=0.2"),
             (["report", "run.folder=/nonexistent"], None),
             (["stats", "recipes"], "recipes: is a folder. Name a file in it"),
@@ -190,7 +190,7 @@ class TestErrors:
         done = parrot(*arguments)
         assert done.returncode != 0
         assert done.stderr.startswith("Traceback (most recent call last):")
-        assert "parrot_lite.errors.UserError: recipes/demo.toml: unknown key 'capo.bta'" in done.stderr
+        assert "parrot_lite.errors.UserError: override capo.bta=1: unknown key 'capo.bta'" in done.stderr
 
     def test_a_wrong_verb(self):
         done = parrot("evaluate")

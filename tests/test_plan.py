@@ -1,6 +1,7 @@
 """The plan by hand: what a prompt holds, what is measured where, and what is left open."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from parrot_lite.collect import negatives
 from parrot_lite.estimate import Assumed, Calls, Lengths, Shape, shapes
 from parrot_lite.recipe import Server, dump, load
 from parrot_lite.types import KINDS, Dialogue
-from tests.test_cli import imported_by, parrot
+from tests.test_cli import imported_by, parrot, run
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "recipes" / "demo.toml"
@@ -259,11 +260,21 @@ class TestHours:
             look = outlook(tmp_path, f"negatives.writer={writer}", f"negatives.kinds={kinds}")
             assert plan.hours_of(look, "negatives", planned(look, "negatives")) == plan.Hours(hours, measured=False)
 
-    def test_unknown_where_this_machine_works(self, tmp_path):
-        look = outlook(tmp_path, f"collect.answerer={M}")  # the asker is local
+    def test_at_least_those_of_the_servers_where_this_machine_works_too(self, tmp_path):
+        look = outlook(tmp_path, f"collect.answerer={M}", "collect.sessions=1000")  # the asker is local
+        row = planned(look, "collect")
+        hours = plan.hours_of(look, "collect", row)
+        assert hours == plan.Hours(pytest.approx(3000 * 5 / 10 / 3600), measured=False, whole=False)
+        models = [f"eval.models.{name}={M}" for name in ("base", "sft", "capo")]
+        look = outlook(tmp_path, *EVERYWHERE, *models)
+        assert plan.hours_of(look, "eval", planned(look, "eval")).whole is False  # the probe
+        look = outlook(tmp_path, *EVERYWHERE, *models, "eval.probe=none")
+        assert plan.hours_of(look, "eval", planned(look, "eval")).whole
+
+    def test_unknown_where_this_machine_does_everything(self, tmp_path):
+        look = outlook(tmp_path)
         assert plan.hours_of(look, "collect", planned(look, "collect")) is None
-        look = outlook(tmp_path, *EVERYWHERE, *[f"eval.models.{name}={M}" for name in ("base", "sft", "capo")])
-        assert plan.hours_of(look, "eval", planned(look, "eval")) is None  # the probe
+        assert plan.hours_of(look, "eval", planned(look, "eval")) is None
 
 
 def test_playing_and_judging_by_hand(tmp_path):
@@ -308,15 +319,84 @@ class TestMoney:
         assert warned(outlook(tmp_path, f"negatives.writer={OTHER}", "budget.money=5.0")) == [line]
 
 
+NONE = "no such file or folder"
+LACKING = {
+    "logs.path=data/nosuch.json": f"logs.path = data/nosuch.json: {NONE}",
+    "logs.source=messages": "logs.path is not set: source 'messages' needs it",
+    "model.base=/nosuch": f"model.base = /nosuch: {NONE}",
+    "model.base=recipes/x.gguf": f"model.base = recipes/x.gguf: {NONE}",
+    "model.base=package:parrot_lite/x": "model.base = package:parrot_lite/x: the package parrot_lite holds no x. "
+    "Name a file that it holds",
+    "sft.data=['recipes/dem.toml']": f"sft.data = recipes/dem.toml: {NONE}. Did you mean recipes/demo.toml?",
+    "negatives.data=['logs', 'nosuch.jsonl']": f"negatives.data = nosuch.jsonl: {NONE}",
+    "negatives.prompts=/nosuch": f"negatives.prompts = /nosuch: {NONE}",
+    "negatives.dependence.judge={kind='gguf', path='/nosuch'}": f"negatives.dependence.judge.path = /nosuch: {NONE}",
+    "eval.models.sft.adapter=/nosuch": f"eval.models.sft.adapter = /nosuch: {NONE}",
+    "collect.answerer.path=/nosuch": f"collect.answerer.path = /nosuch: {NONE}",
+    "collect.seeds=/nosuch": f"collect.seeds.path = /nosuch: {NONE}",
+    "collect.benchmarks=['/nosuch']": f"collect.benchmarks = /nosuch: {NONE}",
+    "eval.bench=/nosuch": f"eval.bench = /nosuch: {NONE}",
+    "eval.judge.prompt=/nosuch.txt": f"eval.judge.prompt = /nosuch.txt: {NONE}",
+}
+
+
+class TestMissing:
+    @pytest.mark.parametrize(("override", "line"), LACKING.items(), ids=LACKING)
+    def test_each_file_that_a_stage_reads(self, override, line, tmp_path, monkeypatch):
+        monkeypatch.chdir(ROOT)
+        assert list(plan.missing(outlook(tmp_path))) == []
+        assert list(plan.missing(outlook(tmp_path, override))) == [line]
+
+    def test_a_hub_id_is_not_looked_for(self, tmp_path):
+        seeds = "collect.seeds=[{source='hub', path='a/b'}]"
+        assert list(plan.missing(outlook(tmp_path, "model.base=meta-llama/Llama-2-7b-hf", seeds))) == []
+
+    def test_a_finished_stage_reads_nothing_more(self, tmp_path):
+        keys = "logs.path=/nosuch", 'sft.data=["/nosuch"]'
+        leave(outlook(tmp_path, *keys), "logs", {"train": 7, "seconds": 1.0})
+        assert [line.split()[0] for line in plan.missing(outlook(tmp_path, *keys))] == ["sft.data"]
+
+    def test_the_exit_code_says_so(self, tmp_path):
+        done = parrot("plan", str(DEMO), f"run.folder={tmp_path}", "model.base=/nosuch")
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1] == "model.base = /nosuch: no such file or folder"
+        assert "/nosuch in NF4 (not there)" in done.stdout
+        assert done.stderr == ""
+
+
 # By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
 REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
 DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "6"}
 
 
 class TestPrinted:
+    @pytest.mark.parametrize("prices", ["{}", "{'Qwen/Qwen2.5-7B-Instruct' = {input = 99.0, output = 99.0}}"])
+    def test_no_figure_is_cut_in_80_columns(self, prices, tmp_path):
+        keys = [f"run.folder={tmp_path}", f"prices={prices}", "sft.epochs=1"]
+        command = sys.executable, "-m", "parrot_lite", "plan", "recipes/parrot-40k.toml"
+        done = run(*command, *keys, COLUMNS="80")
+        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        assert max(map(len, lines)) <= 80
+        assert "…" not in done.stdout
+        head = next(line for line in lines if line.startswith("stage"))
+        assert head.split() == ["stage", "sessions", "calls", "prompt", "output", "cost", "steps", "hours"]
+        rows = {line.split()[0]: line.split() for line in lines if " to do " in line}
+        assert list(rows) == STAGES
+        # 320,000 answers of 5 s, 64 at once; how long the local asker takes, nobody knows.
+        assert rows["collect"][-3:] == [">", "6.9", "a"]
+        (total,) = [line.split() for line in lines if line.startswith("to come")]
+        assert total[-2:] == [">", "7.8"]
+        asked = next(line.split() for line in lines if line.startswith("  answerer"))
+        # 40,000 x (37 x 44 + 29 x 274) tokens read and 320,000 x 270 written, at 99 a million
+        assert asked[-1] == ("—" if prices == "{}" else "46,466.64")
+        assert "cost: — = [prices] has no price of that model" in lines  # of the judge at least
+        assert "1 epochs" not in done.stdout
+        assert "(logs)" in done.stdout
+
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
     def test_each_shipped_recipe(self, path, tmp_path):
-        output, imported = imported_by("plan", str(path), f"run.folder={tmp_path / 'runs'}")
+        data = f"logs.path={path}"  # a file that is there
+        output, imported = imported_by("plan", str(path), f"run.folder={tmp_path / 'runs'}", data)
         assert imported == []
         assert not (tmp_path / "runs").exists()
         rows = {line.split()[0]: line.split() for line in output if " to do " in line}
@@ -348,7 +428,12 @@ class TestPrinted:
 
     def test_an_unknown_number_of_sessions(self, tmp_path):
         done = parrot(
-            "plan", str(ROOT / "recipes/llama-2-7b-24gb.toml"), "logs.sessions=none", f"run.folder={tmp_path}"
+            "plan",
+            str(ROOT / "recipes/llama-2-7b-24gb.toml"),
+            "logs.sessions=none",
+            "logs.source=bundled",
+            "logs.path=none",
+            f"run.folder={tmp_path}",
         )
         assert done.returncode == 0, done.stderr
         rows = [line.split() for line in done.stdout.splitlines() if " to do " in line]
@@ -357,10 +442,10 @@ class TestPrinted:
     def test_what_train_capo_would_do_in_either_layout(self, tmp_path):
         # Sessions of collect have 2, 3 or 4 turns, those of logs 4: the latest 2 of 1, 2, 3, 3, 3 dependent ones.
         expected = {
-            ("capo.layout=tree",): (12, 6, "65 pairs, at most 1,536 tokens a session, 1 epochs"),
-            ("capo.layout=tree", "capo.pairs=10"): (10, 5, "10 pairs, at most 1,536 tokens a session, 1 epochs"),
-            ("capo.layout=pairs",): (12, 33, "65 pairs, at most 2 x 768 tokens a pair, 1 epochs"),
-            ("capo.layout=pairs", "capo.pairs=10"): (10, 5, "10 pairs, at most 2 x 768 tokens a pair, 1 epochs"),
+            ("capo.layout=tree",): (12, 6, "65 pairs, at most 1,536 tokens a session, 1 epoch"),
+            ("capo.layout=tree", "capo.pairs=10"): (10, 5, "10 pairs, at most 1,536 tokens a session, 1 epoch"),
+            ("capo.layout=pairs",): (12, 33, "65 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
+            ("capo.layout=pairs", "capo.pairs=10"): (10, 5, "10 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
         }
         for overrides, wanted in expected.items():
             row = planned(outlook(tmp_path, *overrides), "train-capo")

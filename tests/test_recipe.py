@@ -1,6 +1,7 @@
 """Recipes: every shipped one is parsed; a broken one is refused in one line that names file, key and way out."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import SECTION, Gguf, Local, Recipe, Scripted, Server, dump, load
+from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Section, Server, dump, load
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 DEMO = RECIPES / "demo.toml"
 TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "parrot-40k"]
+
+
+PRICE = Price(input=1.0, output=2.0)
 
 
 def refusal(path, *overrides):
@@ -80,6 +84,20 @@ class TestShippedRecipes:
         assert {base.pop("name"), paper.pop("name")} == {"llama-2-7b-24gb", "parrot-40k"}
         assert paper == base
 
+    def test_what_parrot_40k_shows_in_comments_holds(self, tmp_path):
+        lines = (RECIPES / "parrot-40k.toml").read_text(encoding="utf-8").splitlines()
+        shown = [line.lstrip("# ") for line in lines if re.match(r"# (\[|[a-z]+ = )", line)]
+        parent, mine = json.dumps(str(RECIPES / "parrot-40k.toml")), tmp_path / "mine.toml"
+        keys = [line for line in shown if not line.startswith("benchmarks")]
+        assert len(keys) == len(shown) - 1
+        mine.write_text("\n".join([f"extends = {parent}", *keys, "[collect]", shown[0]]), encoding="utf-8")
+        recipe = load(mine)
+        assert (recipe.prices["Qwen/Qwen2.5-7B-Instruct"].output, recipe.budget.money) == (0.0, 200.0)
+        assert recipe.collect.benchmarks == ("data/mt_bench/question.jsonl",)
+        # A budget needs the price of every server's model.
+        served = {one.model for one in (recipe.collect.answerer, recipe.negatives.writer, recipe.eval.judge.chat)}
+        assert set(recipe.prices) == served
+
     @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
     def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):
         recipe = load(RECIPES / f"{name}.toml")
@@ -97,32 +115,105 @@ class TestShippedRecipes:
 
 
 REFUSALS = {
-    "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'beta'?"),
+    "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'capo.beta'?"),
     "unknown section": ("colect.in_flight=2", "unknown key 'colect'", "Did you mean 'collect'?"),
     "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
-    "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'alpha'"),
-    "unknown key inside an optional section": ("eval.judge.promt='x'", "unknown key 'eval.judge.promt'", "'prompt'"),
-    "unknown key inside a speaker": ("collect.asker.bach=3", "unknown key 'collect.asker.bach'", "'batch'"),
-    "unknown key inside a model": ("eval.models.sft.adaptr='x'", "unknown key 'eval.models.sft.adaptr'", "'adapter'"),
-    "unknown key inside a judge's speaker": ("eval.judge.chat.pth='x'", "unknown key 'eval.judge.chat.pth'", "'path'"),
+    "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'sft.lora.alpha'"),
+    "unknown key inside an optional section": (
+        "eval.judge.promt='x'",
+        "unknown key 'eval.judge.promt'",
+        "'eval.judge.prompt'",
+    ),
+    "unknown key inside a speaker": (
+        "collect.asker.bach=3",
+        "unknown key 'collect.asker.bach'",
+        "'collect.asker.batch'",
+    ),
+    "unknown key inside a model": (
+        "eval.models.sft.adaptr='x'",
+        "unknown key 'eval.models.sft.adaptr'",
+        "'eval.models.sft.adapter'",
+    ),
+    "unknown key inside a judge's speaker": (
+        "eval.judge.chat.pth='x'",
+        "unknown key 'eval.judge.chat.pth'",
+        "'eval.judge.chat.path'",
+    ),
     "a key of another kind": ("collect.asker.base_url='x'", "unknown key 'collect.asker.base_url'", "adapter, batch"),
     "wrong type": ("capo.beta='high'", "'capo.beta' = \"high\"", "valid number"),
     "a number in quotes": ("sft.batch='2'", "'sft.batch' = \"2\"", "valid integer"),
     "true is no number": ("run.seed=true", "'run.seed' = true", "valid integer"),
-    "one is not true": ("model.load_in_4bit=1", "'model.load_in_4bit' = 1", "valid boolean"),
+    "one is not true": ("model.load_in_4bit=1", "'model.load_in_4bit' = 1", "Write true or false"),
+    "a word for true": ("model.load_in_4bit=False", "'model.load_in_4bit' = \"False\"", "Write true or false"),
+    "a whole number with a point": ("budget.calls=1e6", "'budget.calls' = 1000000.0", "Write 1000000"),
+    "a key of another section": ("sft.beta=0.2", "unknown key 'sft.beta'", "Write 'capo.beta'"),
+    "a key without its section": ("beta=0.2", "unknown key 'beta'", "Write 'capo.beta'"),
+    "a key of several sections": (
+        "epochs=2",
+        "unknown key 'epochs'",
+        "Write 'ask.epochs', 'sft.epochs' or 'capo.epochs'",
+    ),
+    "a key of a section's table": ("sft.r=8", "unknown key 'sft.r'", "Write 'sft.lora.r'"),
+    "a misspelt key without its section": ("betta=0.2", "unknown key 'betta'", "Did you mean 'capo.beta'?"),
+    "no key of a price": ("prices.'a/b'={input=1, output=2, inptu=2}", "'prices.a/b.inptu'", "'prices.a/b.input'"),
     "a share of a whole number": ("run.seed=1.5", "'run.seed' = 1.5", "valid integer"),
     "a value for a section": ("capo=3", "'capo' = 3", "object"),
-    "a string for a list": ("sft.data=logs", "'sft.data' = \"logs\"", "valid array"),
+    "a string for a list": ("sft.data=logs", "'sft.data' = \"logs\": a list is wanted", 'Write ["logs"]'),
     "too low": ("capo.beta=0", "'capo.beta' = 0", "greater than 0"),
     "too high": ("sft.warmup=1.5", "'sft.warmup' = 1.5", "less than or equal to 1"),
     "no number": ("sft.learning_rate=nan", "'sft.learning_rate' = NaN", "input should be"),
     "not one of the choices": ("sft.schedule=cosin", "'sft.schedule' = \"cosin\"", "'cosine', 'linear' or 'constant'"),
-    "not one of the negatives": ("capo.kinds=['neglct']", "'capo.kinds.0' = \"neglct\"", "'neglect', 'hallucination'"),
+    "not one of the negatives": (
+        "capo.kinds=['neglct']",
+        "the first of 'capo.kinds' = \"neglct\"",
+        "'neglect', 'hallucination'",
+    ),
     "none of the negatives": ("negatives.kinds=[]", "'negatives.kinds' = []", "at least 1"),
     "bad kind": (
         "collect.asker.kind=gpt",
-        '\'collect.asker\' = {"kind": "gpt"}',
-        "'server', 'gguf', 'local', 'scripted'",
+        "'collect.asker': no speaker of kind 'gpt'",
+        "'server', 'gguf', 'local' or 'scripted'",
+    ),
+    "misspelt kind": ("collect.asker.kind=servr", "no speaker of kind 'servr'", "Did you mean 'server'?"),
+    "no kind": ("eval.models.new={batch=2}", "'eval.models.new' has no kind", "Add kind = 'server', "),
+    "no such source": (
+        "collect.seeds=log",
+        "'collect.seeds': \"log\" is no source",
+        "Use bundled, logs, or a text file ending in .txt",
+    ),
+    "what a shell leaves of a list": ("collect.seeds=[{source=logs}]", "not a list or table of TOML", "quotes"),
+    "what a shell leaves of a table": ("prices.m={input=1,output=x}", "not a list or table of TOML", "quotes"),
+    "an entry of a list": (
+        "collect.seeds=[{source='logs'}, {source='text'}]",
+        "the second of 'collect.seeds': source 'text' needs a path",
+        "Add path",
+    ),
+    "an unknown key of a list's entry": (
+        "collect.seeds=[{source='logs', nam='y'}]",
+        "unknown key 'nam' of the first of 'collect.seeds'",
+        "Did you mean 'name'?",
+    ),
+    "two keys that do not go together": (
+        "collect.min_turns=9",
+        "[collect] min_turns = 9 is above max_turns = 4",
+        "Lower it, or raise max_turns",
+    ),
+    "a key that needs another": (
+        "negatives.check_worse=judge",
+        "[negatives] check_worse = judge needs a judge",
+        "Set negatives.judge",
+    ),
+    "two seeds of one name": (
+        "collect.seeds=[{source='logs'}, {source='logs'}]",
+        "[collect] two seeds are called 'logs'",
+        "Give one of them another name",
+    ),
+    "misspelt data": ("sft.data=['logs', 'colect']", "the second of 'sft.data': \"colect\"", "Did you mean 'collect'?"),
+    "data like no stage": ("negatives.data=['zzz']", "neither a stage with sessions nor a file", "a JSONL file"),
+    "misspelt adapter": (
+        "eval.models.sft.adapter=train-stf",
+        "'eval.models.sft.adapter': \"train-stf\" is neither a training stage nor a folder",
+        "Did you mean 'train-sft'?",
     ),
     "a string for a speaker": ("collect.asker=local", "'collect.asker' = \"local\"", "object"),
     "date": ("logs.path=2023-10-11", "a date or time stands where a recipe has none", "Quote it"),
@@ -133,14 +224,17 @@ REFUSALS = {
 @pytest.mark.parametrize(("override", "what", "hint"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_refusals_name_file_key_and_way_out(override, what, hint):
     message = refusal(DEMO, override)
-    assert str(DEMO) in message
+    whole = override in ("name=mine", "logs.path=2023-10-11")  # seen before anything is validated
+    assert message.startswith(f"{DEMO}: " if whole else f"override {override}: ")
     assert what in message
+    assert "value error" not in message.lower()
+    assert "more)" not in message  # each is one mistake
     assert hint in message
 
 
 def test_the_same_refusals_come_from_a_file(tmp_path):
     path = child(tmp_path, "[capo]\nbta = 0.2\n")
-    assert refusal(path) == f"{path}: unknown key 'capo.bta'. Did you mean 'beta'?"
+    assert refusal(path) == f"{path}: unknown key 'capo.bta'. Did you mean 'capo.beta'?"
 
 
 def test_missing_keys_are_named(tmp_path):
@@ -148,16 +242,50 @@ def test_missing_keys_are_named(tmp_path):
     path.write_text('[model]\nbase = "x"\n')
     assert refusal(path).startswith(f"{path}: 'logs' is missing (and 6 more). Add logs = ")
     message = refusal(DEMO, "collect.asker={ kind = 'gguf' }")
-    assert message == f"{DEMO}: 'collect.asker.path' is missing. Add path = ... to it"
+    assert message.endswith("}: 'collect.asker.path' is missing. Add path = ... to it")
 
 
 def test_two_mistakes_are_counted():
     assert "(and 1 more)" in refusal(DEMO, "capo.bta=0.2", "sft.btch=1")
+    assert "(and 1 more)" in refusal(DEMO, "negatives.kinds=['x', 'y']")
+
+
+def test_what_follows_from_a_mistake_is_not_counted():
+    assert "more)" not in refusal(DEMO, 'negatives.how=["prompt"]')  # two defaults wait for it, and the list is empty
+    assert "more)" not in refusal(
+        DEMO, "collect.asker={ kind='server', model='m', base_url=3 }"
+    )  # neither text nor list
+
+
+class TestWhoseMistake:
+    def test_the_overrides_that_made_it(self):
+        assert refusal(DEMO, "run.seed=1", "capo.betta=0.2").startswith("override capo.betta=0.2: unknown key")
+        assert refusal(DEMO, "capo.beta=0", "run.seed=1").startswith("override capo.beta=0: ")
+        assert refusal(DEMO, "capo={ beta=0 }").startswith("override capo={ beta=0 }: ")
+        assert refusal(DEMO, "collect.asker.kind=servr").startswith("override collect.asker.kind=servr: ")
+        both = refusal(DEMO, "collect.max_turns=3", "collect.min_turns=9", "collect.redraws=2")
+        assert both.startswith("override collect.min_turns=9: ")
+
+    def test_the_files_where_no_override_did(self, tmp_path):
+        path = child(tmp_path, "[collect]\nmin_turns = 9\n")
+        assert refusal(path, "collect.redraws=2", "capo.beta=0.2").startswith(f"{path}: [collect] min_turns = 9 ")
+        assert refusal(child(tmp_path, "[capo]\nbeta = 0\n"), "capo.batch=2").startswith(f"{path}: 'capo.beta' = 0")
+
+
+def test_paths_as_data_adapters_and_seeds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for override in ("sft.data=['a/b', 'c.jsonl', 'mine']", "eval.models.sft.adapter=mine", "collect.seeds=mine.txt"):
+        load(DEMO, [override])  # whether a file is there is for plan and the stage to say
+    assert load(DEMO, ["collect.seeds=a/b"]).collect.seeds[0].path == "a/b"
+    (tmp_path / "mine").rmdir()
+    assert "neither" in refusal(DEMO, "sft.data=['mine']")
+    assert "neither" in refusal(DEMO, "eval.models.sft.adapter=mine")
 
 
 def test_a_misspelt_key_comes_before_the_missing_one_that_it_was_meant_to_be():
     message = refusal(DEMO, "collect.answerer={ kind = 'server', base_url = 'x', modle = 'm' }")
-    assert message == f"{DEMO}: unknown key 'collect.answerer.modle' (and 1 more). Did you mean 'model'?"
+    assert message.endswith("unknown key 'collect.answerer.modle' (and 1 more). Did you mean 'collect.answerer.model'?")
 
 
 def test_a_model_that_is_named_like_a_kind_keeps_its_name():
@@ -253,6 +381,8 @@ class TestOverrides:
             ('model.base="a b"', lambda r: r.model.base, "a b"),
             ("model.base=./a=b.gguf", lambda r: r.model.base, "./a=b.gguf"),
             ("sft.data=['logs', 'x.jsonl']", lambda r: r.sft.data, ("logs", "x.jsonl")),
+            ('prices."Qwen/Qwen2.5-7B"={input=1, output=2}', lambda r: r.prices, {"Qwen/Qwen2.5-7B": PRICE}),
+            ("prices.'Qwen/Qwen2.5-7B' = {input=1, output=2}", lambda r: r.prices, {"Qwen/Qwen2.5-7B": PRICE}),
             ("sft.lora.r=64", lambda r: (r.sft.lora.r, r.sft.lora.alpha), (64, 32)),
             ("collect.asker.batch=2", lambda r: r.collect.asker, Local(kind="local", adapter="train-ask", batch=2)),
             ("eval.models.new={kind='local'}", lambda r: list(r.eval.models), ["base", "sft", "capo", "new"]),
@@ -293,9 +423,17 @@ class TestOverrides:
         assert (recipe.logs.sessions, recipe.eval.probe, recipe.capo.max_steps) == (None, None, None)
         assert "'model.base' = null" in refusal(DEMO, "model.base=none")
 
-    @pytest.mark.parametrize("override", ["capo.beta", "=0.2", "capo..beta=0.2", ".beta=0.2", "capo.=1", ""])
+    @pytest.mark.parametrize(
+        "override",
+        ["capo.beta", "=0.2", "capo..beta=0.2", ".beta=0.2", "capo.=1", ""],
+    )
     def test_malformed(self, override):
         assert refusal(DEMO, override) == f"override: '{override}' is not key=value. Write e.g. capo.beta=0.2"
+
+    @pytest.mark.parametrize("override", ["#=1", "prices.a/b={input=1}", "prices.'a=1"])
+    def test_malformed_by_its_signs(self, override):
+        fix = "Quote what is no word, twice: 'prices.\"a/b\".input=1'"
+        assert refusal(DEMO, override) == f"override: '{override}' is not key=value. {fix}"
 
 
 class TestResolved:
@@ -380,6 +518,18 @@ class TestResolved:
             assert load(path).resolved(stage) == load(DEMO, ["capo.beta=0.2"]).resolved(stage)
 
 
+def sections(part=Section):
+    return [one for below in part.__subclasses__() for one in (below, *sections(below))]
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_every_key_says_what_turning_it_does(section):
+    """A section inside a section is described by its docstring, and so is what one of a kind is."""
+    bare = {name for name, field in section.model_fields.items() if not field.description}
+    assert section.__doc__
+    assert {name for name in bare - {"kind"} if section.model_fields[name].annotation not in sections()} == set()
+
+
 def test_a_recipe_cannot_be_changed():
     recipe = load(DEMO)
     with pytest.raises(ValueError, match="frozen"):
@@ -397,7 +547,7 @@ def test_a_broken_recipe_stops_the_program_at_once(tmp_path):
         seconds.append(time.monotonic() - start)
         assert done.returncode == 2
         assert done.stdout == ""
-        assert done.stderr == f"parrot: {path}: unknown key 'capo.bta'. Did you mean 'beta'?\n"
+        assert done.stderr == f"parrot: {path}: unknown key 'capo.bta'. Did you mean 'capo.beta'?\n"
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1

@@ -410,7 +410,7 @@ def test_first_queries_of_the_logs_as_seeds(tmp_path):
 
 
 def test_turn_bounds_that_contradict_each_other(tmp_path):
-    with pytest.raises(UserError, match="may not be above max_turns"):
+    with pytest.raises(UserError, match="min_turns = 5 is above max_turns = 3"):
         settings(tmp_path, "collect.min_turns=5", turns=3)
 
 

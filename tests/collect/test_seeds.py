@@ -339,8 +339,8 @@ def test_targets_of_given_sessions_leave_room_for_the_asker(tmp_path: Path) -> N
         (['source = "sharegpt"\nextend = 4'], "extend must be below max_turns"),
         (['source = "logs"', 'source = "logs"'], "two seeds are called 'logs'"),
         (['source = "logs"\nsessions = 9', 'source = "bundled"\nsessions = 6'], "but the seeds add up to 15"),
-        (['source = "text"\npth = "x"'], "unknown key 'collect.seeds.0.pth'.*Did you mean 'path'"),
-        (['source = "reddit"'], "'collect.seeds.0.source' = \"reddit\""),
+        (['source = "text"\npth = "x"'], "unknown key 'pth' of the first of 'collect.seeds'.*Did you mean 'path'"),
+        (['source = "reddit"'], "'source' of the first of 'collect.seeds' = \"reddit\""),
     ],
 )
 def test_seeds_that_contradict_themselves(tmp_path: Path, tables: list[str], message: str) -> None:
