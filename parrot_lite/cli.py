@@ -138,13 +138,12 @@ def plan(
 ) -> None:
     """Show what every stage will take before anything runs: sessions, calls, tokens, cost, steps, hours.
 
-    Exit code 1 where a file that a stage would read is missing.
+    It names every file that a stage would read and that is not there yet.
     """
     from parrot_lite import plan as room
     from parrot_lite.estimate import Assumed
 
-    if not room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds)):
-        raise typer.Exit(1)
+    room.show(_load(recipe, overrides), Assumed(query_tokens, answer_tokens, verdict_tokens, call_seconds))
 
 
 @app.command()

@@ -151,11 +151,8 @@ class Outlook:
         return estimate.shapes(max(self.recipe.logs.min_turns, min(turns, most)) for turns in LOGS_TURNS)
 
 
-def show(recipe: Recipe, assumed: Assumed) -> bool:
-    """Print what each stage takes, what that rests on, and where it exceeds the recipe's budget.
-
-    Returns whether everything that the recipe names is there.
-    """
+def show(recipe: Recipe, assumed: Assumed) -> None:
+    """Print what each stage takes, what that rests on, where it exceeds the budget, and which files are missing."""
     console = wide()
     outlook = Outlook(recipe, assumed)
     planned = {stage: row(outlook) for stage, row in STAGES.items()}
@@ -164,10 +161,8 @@ def show(recipe: Recipe, assumed: Assumed) -> bool:
     console.print(_readings(planned))
     for line in _legend(outlook, planned):
         console.print(f"[dim]{escape(line)}[/]")
-    lacking = list(missing(outlook))
-    for line in [*warnings(outlook, planned), *lacking]:
+    for line in (*warnings(outlook, planned), *missing(outlook)):
         console.print(f"[red]{escape(line)}[/]")
-    return not lacking
 
 
 def _table(outlook: Outlook, planned: Mapping[Stage, Planned]) -> Table:

@@ -356,9 +356,9 @@ class TestMissing:
         leave(outlook(tmp_path, *keys), "logs", {"train": 7, "seconds": 1.0})
         assert [line.split()[0] for line in plan.missing(outlook(tmp_path, *keys))] == ["sft.data"]
 
-    def test_the_exit_code_says_so(self, tmp_path):
+    def test_the_last_lines_name_it(self, tmp_path):
         done = parrot("plan", str(DEMO), f"run.folder={tmp_path}", "model.base=/nosuch")
-        assert done.returncode == 1
+        assert done.returncode == 0  # a plan may come before its data
         assert done.stdout.splitlines()[-1] == "model.base = /nosuch: no such file or folder"
         assert "/nosuch in NF4 (not there)" in done.stdout
         assert done.stderr == ""
