@@ -530,6 +530,9 @@ class Capo(Training):
     )
     beta: float = Field(default=0.1, gt=0, description="higher holds the policy closer to the reference")
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1, description="negatives trained on")
+    how: tuple[How, ...] | None = Field(
+        default=None, min_length=1, description="in which ways they were written; none = all that there are"
+    )
     weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. layout = tree only"
     )
@@ -546,6 +549,10 @@ class Capo(Training):
     )
     pairs: Positive | None = Field(default=None, description="pairs used, in file order; none = all")
     epochs: float = Field(default=1.0, gt=0, description="how often each pair is seen; more learns and overfits more")
+
+    def trains(self, kind: Kind, how: How) -> bool:
+        """Whether a negative of this kind, written in this way, is trained on."""
+        return kind in self.kinds and (self.how is None or how in self.how)
 
     @model_validator(mode="after")
     def _layout_can(self) -> Self:

@@ -63,7 +63,7 @@ def packed(
         for tree in trees:
             if bar is not None:
                 bar.advance()
-            branches = [branch for branch in tree.branches if branch.negative.kind in section.kinds]
+            branches = [one for one in tree.branches if section.trains(one.negative.kind, one.negative.how)]
             if section.pairs is not None:
                 counts["pairs not used: capo.pairs reached"] += max(0, pairs + len(branches) - section.pairs)
                 branches = branches[: section.pairs - pairs]
@@ -78,7 +78,9 @@ def packed(
                 counts["sessions whose first exchanges were cut"] += cut > 0
                 counts.update(f"pairs of {contrast.kind}" for contrast in one.contrasts)
     if not kept:
-        raise UserError("no pair is left to train on", folder.stage, "Raise capo.max_tokens, or widen capo.kinds")
+        raise UserError(
+            "no pair is left to train on", folder.stage, "Raise capo.max_tokens, or widen capo.kinds or capo.how"
+        )
     cut = counts["sessions whose first exchanges were cut"]
     lost = counts["pairs left out: their session is too long"]
     if cut or lost:

@@ -45,7 +45,9 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
             folder.counts["pairs whose first exchanges were cut"] += bool(cut)
             kept.append(pair)
     if not kept:
-        raise UserError("no pair is left to train on", "train-capo", "Raise capo.max_tokens or widen capo.kinds")
+        raise UserError(
+            "no pair is left to train on", "train-capo", "Raise capo.max_tokens, or widen capo.kinds or capo.how"
+        )
     return kept
 
 
@@ -62,7 +64,7 @@ def _of_tree(renderer: Renderer, tree: SessionTree, section: Capo) -> Iterator[t
         return shown, prompt, renderer.answer(shown, prompt, chosen)
 
     for branch in tree.branches:
-        if branch.negative.kind not in section.kinds:
+        if not section.trains(branch.negative.kind, branch.negative.how):
             continue
         context = tree.context(branch)
         for cut in range(len(context.queries)):

@@ -196,6 +196,22 @@ def test_kinds_and_cap(tmp_path: Path) -> None:
         packed(made, [tree()], Capo(kinds=("random",)), folder(tmp_path), 1)
 
 
+def in_two_ways() -> SessionTree:
+    ways = [branch(ICE, 2, "neglect", f"{how}.", how=how) for how in ("structural", "on-policy")]
+    return SessionTree(dialogue=ICE, branches=(*ways, branch(ICE, 3, "neglect", "Yes.")))
+
+
+def test_ways_of_writing_are_chosen_like_kinds(tmp_path: Path) -> None:
+    made, one = shared("chatml"), in_two_ways()
+    for how, turns in ((None, [2, 2, 3]), (("structural",), [2, 3]), (("on-policy",), [2])):
+        section = Capo(how=how)
+        (laid,) = packed(made, [one], section, folder(tmp_path), 1)
+        assert len(laid.contrasts) == len(turns)
+        assert [pair.turn for pair in pairs(made, [one], section, folder(tmp_path))] == turns
+    with pytest.raises(UserError, match=r"capo\.how"):
+        packed(made, [one], Capo(how=("prompted",)), folder(tmp_path), 1)
+
+
 def test_two_negatives_of_one_text_share_a_branch() -> None:
     made = shared("chatml")
     same = (branch(ICE, 2, "neglect", "Yes."), branch(ICE, 2, "hallucination", "Yes."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parrot_lite.types import KINDS, Branch, Dialogue, Kind, Negative, SessionTree, Turn
+from parrot_lite.types import KINDS, Branch, Dialogue, How, Kind, Negative, SessionTree, Turn
 from tests.lm.test_template import session
 
 ICE = session("Why is ice cold?", "Because heat leaves.", "And snow?", "It too.", "Why?", "Because heat leaves.")
@@ -16,9 +16,10 @@ def branch(
     text: str,
     chosen: str | None = None,
     context: tuple[Turn, ...] | None = None,
+    how: How = "structural",
 ) -> Branch:
     saw = dialogue.before(turn).turns[-1:]
-    negative = Negative(kind=kind, text=text, how="structural", writer="test", done="history withheld", saw=saw)
+    negative = Negative(kind=kind, text=text, how=how, writer="test", done="history withheld", saw=saw)
     return Branch(turn=turn, rule="ellipsis", negative=negative, chosen=chosen, context=context)
 
 
