@@ -79,7 +79,7 @@ def packed(
                 counts.update(f"pairs of {contrast.kind}" for contrast in one.contrasts)
     if not kept:
         raise UserError(
-            "no pair is left to train on", folder.stage, "Raise capo.max_tokens, or widen capo.kinds or capo.how"
+            "no pair is left to train on", folder.stage, "Raise max_tokens, or widen capo.kinds or how"
         )
     cut = counts["sessions whose first exchanges were cut"]
     lost = counts["pairs left out: their session is too long"]

@@ -46,7 +46,7 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
             kept.append(pair)
     if not kept:
         raise UserError(
-            "no pair is left to train on", "train-capo", "Raise capo.max_tokens, or widen capo.kinds or capo.how"
+            "no pair is left to train on", "train-capo", "Raise max_tokens, or widen capo.kinds or how"
         )
     return kept
 

@@ -208,7 +208,7 @@ def test_ways_of_writing_are_chosen_like_kinds(tmp_path: Path) -> None:
         (laid,) = packed(made, [one], section, folder(tmp_path), 1)
         assert len(laid.contrasts) == len(turns)
         assert [pair.turn for pair in pairs(made, [one], section, folder(tmp_path))] == turns
-    with pytest.raises(UserError, match=r"capo\.how"):
+    with pytest.raises(UserError, match=r"capo\.kinds or how"):
         packed(made, [one], Capo(how=("prompted",)), folder(tmp_path), 1)
 
 
