@@ -78,9 +78,7 @@ def packed(
                 counts["sessions whose first exchanges were cut"] += cut > 0
                 counts.update(f"pairs of {contrast.kind}" for contrast in one.contrasts)
     if not kept:
-        raise UserError(
-            "no pair is left to train on", folder.stage, "Raise max_tokens, or widen capo.kinds or how"
-        )
+        raise UserError("no pair is left to train on", folder.stage, "Raise max_tokens, or widen capo.kinds or how")
     cut = counts["sessions whose first exchanges were cut"]
     lost = counts["pairs left out: their session is too long"]
     if cut or lost:

@@ -45,9 +45,7 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
             folder.counts["pairs whose first exchanges were cut"] += bool(cut)
             kept.append(pair)
     if not kept:
-        raise UserError(
-            "no pair is left to train on", "train-capo", "Raise max_tokens, or widen capo.kinds or how"
-        )
+        raise UserError("no pair is left to train on", "train-capo", "Raise max_tokens, or widen capo.kinds or how")
     return kept
 
 
