@@ -46,13 +46,13 @@ class Line:
     def take(self, least: int) -> tuple[Speaker, list[Dialogue]] | None:
         """The next call, of at least so many dialogues; None where no call is free or too few wait.
 
-        The last ones in come first: what a chat or server keeps of their history is still warm, and sessions end early.
+        The first ones in come first. None waits for ever while what a chat keeps of its history is put out by others.
         """
         speaker = max(self.due, key=lambda each: len(self.due[each]))
         waiting = self.due[speaker]
         if not self.free or len(waiting) < least:
             return None
-        batch, waiting[-self.width :] = waiting[-self.width :], []
+        batch, waiting[: self.width] = waiting[: self.width], []
         return speaker, batch
 
 

@@ -122,7 +122,7 @@ def test_what_waits_can_be_dropped_and_what_runs_comes_back():
     calls.ask(one, dialogue("runs"))
     threading.Timer(0.01, go.set).start()
     calls.ask(one, dialogue("also"))
-    assert [session.id for _, session, _ in calls.answered()] == ["also"]  # the latest first
+    assert [session.id for _, session, _ in calls.answered()] == ["runs"]  # the first in comes first
     calls.drop()
     assert (len(calls), calls.answered()) == (0, [])
     calls.close()
