@@ -71,7 +71,8 @@ def _draw(recipe: Recipe) -> tuple[list[Dialogue], dict[str, Any]]:
     for one in recipe.collect.seeds:
         reading, count = Counter[str](), Counter({"read": 0, "left": 0})
         left = _started(one, _records(recipe, one, reading), taken, known, count)
-        here = heapq.nsmallest(one.sessions, left, rank) if one.sessions else list(left)
+        # Without a number of its own no more can be played than all together: a hub's millions need not be held.
+        here = heapq.nsmallest(one.sessions or recipe.collect.sessions, left, rank)
         if not here:
             _refuse(one, count)
         if one.sessions and len(here) < one.sessions:
