@@ -1,8 +1,8 @@
 """The collect stage: asker and answerer take turns from seed queries (paper section 3.2). Run: parrot collect
 
 Many sessions are in flight, and each moves on as soon as its reply is there. What a session gets is drawn from its id
-and its length, so neither neighbours nor a resumed run change it (with local models up to the rounding of batches of
-another size). Every message is on disk when the next is asked for. What compares sessions waits until all are played.
+and its length, so neither neighbours nor a resumed run change it (of models in this process up to the rounding of other
+batches). Every message is on disk when the next is asked for. What compares sessions waits until all are played.
 """
 
 from __future__ import annotations
