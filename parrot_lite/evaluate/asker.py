@@ -17,8 +17,9 @@ from typing import NamedTuple
 from parrot_lite.chat import describe
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import classifier
+from parrot_lite.evaluate.estimates import written
 from parrot_lite.evaluate.records import UserTurn
-from parrot_lite.evaluate.report import SMALL, parameters, size, written
+from parrot_lite.evaluate.report import SMALL, parameters, size
 from parrot_lite.evaluate.statistics import Estimate, Parts, ratio
 from parrot_lite.progress import say
 from parrot_lite.recipe import Recipe

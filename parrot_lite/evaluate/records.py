@@ -9,20 +9,46 @@ from pydantic import Field, model_validator
 from parrot_lite.types import Dialogue, Lasting, Record
 
 Condition = Literal["true", "swap", "none"]
+Phenomenon = Literal["anaphora", "ellipsis", "shift", "self-contained"]
+
+
+class Label(Record):
+    """How a query stands to what came before it. ``self-contained`` excludes anaphora and ellipsis."""
+
+    kinds: tuple[Phenomenon, ...] = Field(min_length=1)
+    leans_on: int | None = Field(default=None, ge=1)  # the exchange that says what it needs; None where self-contained
+    entity: tuple[str, ...] = ()  # spellings, any of which shows that an answer resolved the reference
+
+    @model_validator(mode="after")
+    def _leans_unless_self_contained(self) -> Self:
+        alone = "self-contained" in self.kinds
+        if alone == bool({"anaphora", "ellipsis"} & set(self.kinds)):
+            raise ValueError("a query is either self-contained or has anaphora or ellipsis")
+        if alone != (self.leans_on is None):
+            raise ValueError("'leans_on' is a turn where the query is not self-contained, and null where it is")
+        if alone and self.entity:
+            raise ValueError("a self-contained query has no reference that an entity would resolve")
+        return self
 
 
 class Question(Record):
-    """One benchmark session: the user's messages, and a reference answer for each where there is one."""
+    """One benchmark session: the user's messages, each with a reference answer and a label where there is one."""
 
     id: str
     category: str
     queries: tuple[str, ...] = Field(min_length=1)
     references: tuple[str | None, ...]  # as long as queries
+    labels: tuple[Label | None, ...] = ()  # as long as queries, or empty where the benchmark has none
 
     @model_validator(mode="after")
-    def _a_reference_a_query(self) -> Self:
+    def _one_a_query(self) -> Self:
         if len(self.references) != len(self.queries):
             raise ValueError(f"{len(self.references)} references for {len(self.queries)} queries")
+        if self.labels and len(self.labels) != len(self.queries):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.queries)} queries")
+        for turn, label in enumerate(self.labels, 1):
+            if label is not None and label.leans_on is not None and label.leans_on >= turn:
+                raise ValueError(f"turn {turn} leans on turn {label.leans_on}, which does not come before it")
         return self
 
 

@@ -16,7 +16,7 @@ from parrot_lite.evaluate import judge as module
 from parrot_lite.evaluate.judge import judge, load_prompts, neutralise, parse, render, retry
 from parrot_lite.evaluate.play import play
 from parrot_lite.evaluate.records import Played, Question
-from parrot_lite.evaluate.report import scores
+from parrot_lite.evaluate.scores import scores
 from parrot_lite.evaluate.statistics import mean
 from parrot_lite.recipe import Decoding, Judge, Scripted
 from parrot_lite.types import Dialogue, Judgment, Reply, Role

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import report as module
+from parrot_lite.evaluate import estimates, report
+from parrot_lite.evaluate.context_use import Cell, per_token, pmi
 from parrot_lite.evaluate.records import Condition, Likelihood, Played
-from parrot_lite.evaluate.report import Cell, build, per_token, pmi, run, size
+from parrot_lite.evaluate.report import build, run, size
 from parrot_lite.recipe import Recipe, dump, load
 from parrot_lite.table import Table
 from parrot_lite.types import Dialogue, Judgment, Record
@@ -63,7 +64,7 @@ def _tables(recipe: Recipe) -> dict[str, Table]:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(report).failed == doctest.testmod(estimates).failed == 0
 
 
 def test_scores_coverage_and_paired_difference(recipe: Recipe) -> None:

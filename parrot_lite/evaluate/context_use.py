@@ -1,0 +1,87 @@
+"""Judge-free context use as tables: how much likelier an answer is under its own history than under another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from parrot_lite.evaluate.estimates import DETECTABLE, Numbers, against, baselines, written
+from parrot_lite.evaluate.records import Condition, Likelihood
+from parrot_lite.evaluate.statistics import Values
+from parrot_lite.table import Table
+
+Cell = tuple[float, int]  # nats and tokens
+Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) -> condition -> likelihood
+Measure = Callable[[Cells], Values]
+
+
+def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]:
+    """NLL in nats per token under one condition: sum of nats by sum of tokens within a session, one value each.
+
+    The value stands at turn 0: it belongs to the session, not to a turn.
+    """
+    nats: dict[str, float] = defaultdict(float)
+    tokens: dict[str, int] = defaultdict(int)
+    for (session, _), conditions in cells.items():
+        if condition in conditions:
+            nats[session] += conditions[condition][0]
+            tokens[session] += conditions[condition][1]
+    return {session: {0: nats[session] / tokens[session]} for session in nats}
+
+
+def pmi(cells: Cells, without: Condition) -> dict[str, dict[int, float]]:
+    """NLL under history ``without`` minus NLL under the true one, nats per token, by session; turns that have both."""
+    both = {key: conditions for key, conditions in cells.items() if "true" in conditions and without in conditions}
+    wrong, true = per_token(both, without), per_token(both, "true")
+    return {session: {0: wrong[session][0] - true[session][0]} for session in true}
+
+
+MEASURES: tuple[tuple[str, Measure], ...] = (
+    ("NLL", lambda cells: per_token(cells, "true")),
+    ("PMI-swap", lambda cells: pmi(cells, "swap")),
+    ("PMI-none", lambda cells: pmi(cells, "none")),
+)
+
+
+def tables(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> list[Table]:
+    """Context use at context-dependent turns and at others, with differences from the baselines."""
+    notes = (
+        "NLL: how unlikely the session's own answer is under its true history, nats per token; lower is likelier.",
+        "PMI-swap: NLL under another session's history minus NLL under the true one; higher = leans on its history.",
+        "PMI-none: NLL without history minus NLL under the true one.",
+        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions. Minus: over the "
+        "turns that both models have, paired. " + DETECTABLE,
+    )
+    dependent = [one for one in likelihoods if one.rule is not None]
+    other = [one for one in likelihoods if one.rule is None]
+    return [
+        _context_table("Context use at context-dependent turns", models, dependent, numbers, ()),
+        _context_table("Context use at other turns", models, other, numbers, notes),
+    ]
+
+
+def _context_table(
+    title: str, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, notes: tuple[str, ...]
+) -> Table:
+    by_model: dict[str, dict[tuple[str, int], dict[Condition, Cell]]] = {model: {} for model in models}
+    for one in likelihoods:
+        cells = by_model[one.model].setdefault((one.dialogue, one.turn), {})
+        cells[one.condition] = (one.nll, one.tokens)
+    rows = []
+    measured = [model for model in models if by_model[model]]  # a server's likelihoods cannot be had
+    for model in models:
+        own = by_model[model]
+        rows.append(
+            (model, _sessions_turns(own), *(written(numbers.mean(measure(own)), ".3f") for _, measure in MEASURES))
+        )
+        for other in baselines(model, measured):
+            mine = {key: cells for key, cells in own.items() if key in by_model[other]}
+            base = {key: cells for key, cells in by_model[other].items() if key in own}
+            differences = (numbers.difference(measure(mine), measure(base)) for _, measure in MEASURES)
+            rows.append((f"  minus {other}", _sessions_turns(mine), *(against(one, ".3f") for one in differences)))
+    head = ("Model", "Sessions,\nturns", *(f"{name} [95%]" for name, _ in MEASURES))
+    return Table(title, head, tuple(rows), notes)
+
+
+def _sessions_turns(cells: Cells) -> str:
+    return f"{len({session for session, _ in cells})}, {len(cells)}" if cells else "-"
