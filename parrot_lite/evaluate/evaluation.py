@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from parrot_lite.chat import Chat, all_at_once, inputs_of, lanes, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, judge, play, report
+from parrot_lite.evaluate import bench, judge, pairwise, play, report
 from parrot_lite.evaluate.prompts import load_prompts
-from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.records import Comparison, Played, Question
 from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Judge, Recipe
 from parrot_lite.store import Journal, RunFolder, read, require, stage_folder, write_atomically
@@ -24,9 +24,10 @@ from parrot_lite.types import Judgment, derive_seed
 
 ANSWERS = "answers.jsonl"
 JUDGMENTS = "judgments.jsonl"
+COMPARISONS = "comparisons.jsonl"
 GIVE_UP = 64  # failed verdicts in a row
 
-V = TypeVar("V", bound=Judgment)
+V = TypeVar("V", Judgment, Comparison)
 
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
@@ -45,6 +46,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
                     _judge(recipe, recipe.eval.judge, folder, questions, meter)
+                    _compare(recipe, recipe.eval.judge, folder, questions, meter)
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
                 from parrot_lite.evaluate import probe  # needs torch
@@ -119,6 +121,35 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
         folder.path / JUDGMENTS,
         Judgment,
         lambda one: (sessions.index(one.dialogue), models.index(one.model), one.turn),
+    )
+
+
+def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
+    if not spec.pairs:
+        return
+    played = list(read(folder.path / ANSWERS, Played))
+    questions = judge.with_references(questions, spec)
+    prompts = load_prompts(spec.pair_prompt, pair=True)
+    seed = derive_seed(recipe.run.seed, "eval", "compare")
+    total = sum(len(question.queries) for question in questions) * len(spec.pairs)
+    failures: list[str] = []
+    with folder.journal(
+        COMPARISONS, Comparison, lambda one: (one.model_a, one.model_b, one.dialogue, one.turn)
+    ) as journal:
+        done = len(journal)
+        if done < total:
+            with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
+                at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
+                groups = pairwise.compare(played, questions, chat, prompts, spec, seed, at_once, journal)
+                failures = _keep(groups, journal, bar)
+        folder.counts["comparisons"] = len(journal)
+    _stop_where_failed(folder, failures, total, "comparisons")
+    sessions = [question.id for question in questions]
+    pairs = list(spec.pairs)
+    _put_in_order(
+        folder.path / COMPARISONS,
+        Comparison,
+        lambda one: (sessions.index(one.dialogue), pairs.index((one.model_a, one.model_b)), one.turn),
     )
 
 

@@ -19,6 +19,7 @@ from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.verdicts import (
     REPAIR,
     REPAIR_JSON,
+    REPAIR_PAIR,
     VERDICTS,
     Call,
     Rating,
@@ -49,6 +50,8 @@ def inputs(spec: Judge) -> dict[str, Path]:
     """The files that decide what a judge reads, by name. Raises UserError where one is missing or does not hold."""
     files = {f"prompt: {name}": path for prompts in _prompts(spec) for name, path in prompts.files.items()}
     files["prompt: repair"] = REPAIR_JSON if spec.verdict == "json" else REPAIR
+    if spec.pairs and spec.verdict != "json":
+        files["prompt: repair of pairs"] = REPAIR_PAIR
     if spec.references is not None:
         files["references"] = existing_file(Path(spec.references))
     return files

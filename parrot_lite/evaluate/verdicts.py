@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from parrot_lite.chat import Chat
 from parrot_lite.evaluate.prompts import PROMPTS, Ask, Form, spoken
+from parrot_lite.evaluate.records import Preference
 from parrot_lite.recipe import Decoding
 from parrot_lite.types import NO_VERDICT, Dialogue, Instructed, Lasting, Reply, Turn
 
@@ -19,7 +20,6 @@ V = TypeVar("V")
 T = TypeVar("T")
 R = TypeVar("R")
 
-Preference = Literal["A", "B", "C"]  # the first answer, the second, a tie
 VERDICTS = tuple(f"[[{score}]]" for score in range(1, 11))
 PREFERENCES = ("[[A]]", "[[B]]", "[[C]]")
 REPAIR = PROMPTS / "judge-repair.txt"

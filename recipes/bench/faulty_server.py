@@ -35,7 +35,7 @@ def words(seed: bytes, count: int) -> str:
 
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
-    """What the endpoint says: a query where it is told to play the user, a rating where one is wanted, else an answer."""
+    """What the endpoint says: a query where it is told to play the user, else an answer or a verdict."""
     drawn = digest(request["seed"], json.dumps(request["messages"]))
     asked = "human user" in request["messages"][0]["content"]
     text = f"How does {words(drawn, 7)}?" if asked else f"It is {words(drawn, 20)}."
