@@ -114,6 +114,20 @@ class Server(Section):
         description="of a call that failed on the way; then the reply is 'failed'. Waits double from half a second: "
         "seven outlast a minute in which a server starts again",
     )
+    continues: bool = Field(
+        default=False,
+        description="it goes on from a last message of the assistant's, as vLLM and llama-server do; with "
+        "verdict = expected a further call then parts [[1]] from [[10]] where the judge's reply does not show it",
+    )
+    schema_as: Literal["json_schema", "json_object"] = Field(
+        default="json_schema",
+        description="how it takes a JSON schema: json_schema as OpenAI, vLLM and llama-server; json_object with the "
+        "schema beside it as llama-cpp-python's server",
+    )
+    body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more fields of every request, e.g. { chat_template_kwargs = { enable_thinking = false } }",
+    )
     batch: bool = Field(
         default=False,
         description="send all calls together as batches (OpenAI's Batch API), answered within a day and cheaper; "
