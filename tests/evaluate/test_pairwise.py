@@ -152,6 +152,15 @@ def test_a_judge_too_small_to_follow_a_form_chooses() -> None:
     assert [one.place for one in found] == ["second", "second"]
 
 
+def test_json_verdicts_of_pairs() -> None:
+    spec = SPEC.model_copy(update={"verdict": "json", "pair_prompt": "pair-json"})
+    chat, found = _compare(lambda _: '{"explanation": "Not [[A]].", "verdict": "B"}', spec=spec)
+    assert [one.place for one in found] == ["second", "second"]
+    assert (chat.calls[0][1].json_schema or {})["properties"]["verdict"]["enum"] == ["A", "B", "C"]
+    _, found = _compare(lambda _: '{"explanation": "", "verdict": "D"}', spec=spec)
+    assert [one.reason for one in found] == ["no verdict", "no verdict"]
+
+
 def test_the_table_by_hand() -> None:
     given = [
         _comparison("A", "B", "s", 1),
