@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, pairwise, scores
+from parrot_lite.evaluate import context_use, families, pairwise, scores
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.records import Comparison, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
@@ -17,7 +17,7 @@ from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Judgment, derive_seed
 
-VERDICT = {"written": "", "expected": ": expected score"}
+VERDICT = {"written": "", "expected": ": expected score", "json": ": in JSON"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
 
@@ -70,7 +70,7 @@ def build(recipe: Recipe) -> Report:
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
-        warnings=tuple(_warnings(recipe, judges)),
+        warnings=(*_warnings(recipe, judges), *_relatives(recipe)),
         tables=tuple(tables),
     )
 
@@ -106,6 +106,23 @@ def size(name: str) -> str | None:
 def parameters(size: str) -> float:
     """What ``size`` told, as a number."""
     return float(size[:-1]) * (1e9 if size[-1] in "Bb" else 1e6)
+
+
+def _relatives(recipe: Recipe) -> list[str]:
+    """Warnings of a judge that is a relative of what it judges, or of who wrote what that was trained on."""
+    if recipe.eval.judge is None:
+        return []
+    models = recipe.eval.models
+    wrote: dict[str, ChatSpec] = {}
+    if any(isinstance(spec, Local) and spec.adapter for spec in models.values()):
+        if "collect" in (*recipe.sft.data, *recipe.negatives.data):
+            wrote["collect.answerer"] = recipe.collect.answerer
+        wrote["negatives.writer"] = recipe.negatives.writer
+    return families.warnings(
+        _source(recipe.eval.judge.chat, recipe),
+        {name: _source(spec, recipe) for name, spec in models.items()},
+        {place: _source(spec, recipe) for place, spec in wrote.items()},
+    )
 
 
 def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:
