@@ -1,6 +1,7 @@
 """Recipes: one TOML file is one whole experiment, one section a stage, one frozen strict model a section.
 
-``extends = "other.toml"`` starts from another file; ``key=value`` on the command line overrides both. An unknown
+``extends = "other.toml"`` starts from another file, or from several of a list, where the later one overrides the
+earlier, e.g. a judge of ``recipes/judges/``; ``key=value`` on the command line overrides all. An unknown
 key, a wrong type or an out-of-range value stops the run before anything heavy is imported.
 """
 
@@ -786,12 +787,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"not valid TOML: {error}", str(path), "Mend that line") from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data
-    if not isinstance(parent, str):
-        raise UserError("'extends' must be a file name in quotes", str(path))
-    return _merge(_read(path.parent / parent, (*seen, path.resolve())), data)
+    parents = data.pop("extends", [])
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError("'extends' must be a file name in quotes, or a list of such", str(path))
+    below: dict[str, Any] = {}
+    for parent in parents:
+        below = _merge(below, _read(path.parent / parent, (*seen, path.resolve())))
+    return _merge(below, data)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
