@@ -8,10 +8,11 @@ from itertools import combinations
 from statistics import fmean
 from typing import Self
 
+import numpy as np
 from pydantic import Field, model_validator
+from scipy.stats import spearmanr
 
-from parrot_lite.evaluate.correlation import rank_correlation
-from parrot_lite.evaluate.estimates import Numbers, written
+from parrot_lite.evaluate.estimates import written
 from parrot_lite.evaluate.statistics import ratio
 from parrot_lite.table import Table
 from parrot_lite.types import Dialogue, Record, Turn
@@ -38,7 +39,7 @@ class Labelled(Record):
         return Dialogue(id=self.id, source="labelled", turns=self.turns)
 
 
-def table(judge: str, labelled: Sequence[Labelled], scores: Sequence[float | None], numbers: Numbers) -> Table:
+def table(judge: str, labelled: Sequence[Labelled], scores: Sequence[float | None]) -> Table:
     """Agreement of a judge's ``scores`` (None = no verdict) with the labels, over the answers that have both."""
     both = [(label, score) for label, score in zip(labelled, scores, strict=True) if score is not None]
     by_id: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
@@ -51,8 +52,8 @@ def table(judge: str, labelled: Sequence[Labelled], scores: Sequence[float | Non
         agreed = [same_order(one, other) for one, other in combinations(pairs, 2) if one[0] != other[0]]
         ordered[id] = ordered[id][0] + sum(agreed), ordered[id][1] + len(agreed)
     rho = rank_correlation([label.score for label, _ in both], [score for _, score in both])
-    higher = ratio({id: (sum(values), len(values)) for id, values in apart.items()}, numbers.resamples, numbers.seed)
-    right = ratio(ordered, numbers.resamples, numbers.seed)
+    higher = ratio({id: (sum(values), len(values)) for id, values in apart.items()})
+    right = ratio(ordered)
     distance = fmean(abs(score - label.score) for label, score in both) if both else None
     rows = (
         ("answers with both", f"{len(both)}/{len(labelled)}"),
@@ -76,3 +77,16 @@ def same_order(one: tuple[float, float], other: tuple[float, float]) -> float:
     """
     higher = (one[1] - other[1]) * (one[0] - other[0])
     return 0.5 if higher == 0 else float(higher > 0)
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's; None for fewer than three pairs, or where one side does not vary.
+
+    >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
+    0.8
+    >>> rank_correlation([1, 2, 3], [5, 5, 5]) is None
+    True
+    """
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return round(float(spearmanr(one, other).statistic), 12)

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from parrot_lite.evaluate.correlation import rank_correlation
+from parrot_lite.evaluate.agreement import rank_correlation
 from parrot_lite.evaluate.estimates import Numbers, written
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.statistics import Estimate, Values

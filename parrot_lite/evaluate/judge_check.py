@@ -20,6 +20,7 @@ from parrot_lite.evaluate import agreement, bench, judge
 from parrot_lite.evaluate.agreement import Labelled
 from parrot_lite.evaluate.card import ALTERATIONS, REPEATS, Card, Item, altered, card, draw
 from parrot_lite.evaluate.estimates import Numbers
+from parrot_lite.evaluate.evaluation import keep
 from parrot_lite.evaluate.prompts import Prompts, load_prompts
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.progress import progress
@@ -69,8 +70,10 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     found = card(judge_name, _of_items(verdicts, drawn), lengths, numbers)
     tables = [found.table()]
     if labelled:
-        scores = {one.dialogue: one.score for one in verdicts if one.model == LABELLED}
-        tables.append(agreement.table(judge_name, labelled, [scores[str(at)] for at in range(len(labelled))], numbers))
+        scores = {one.dialogue: one.score for one in verdicts}
+        tables.append(
+            agreement.table(judge_name, labelled, [scores[f"{LABELLED}/{at}"] for at in range(len(labelled))], numbers)
+        )
     report = Report(
         title=f"Judge of {recipe.name}",
         facts=(
@@ -99,10 +102,10 @@ def _altered(items: Sequence[Item]) -> Iterator[Asked]:
     """What the judge is asked about the items: each altered, and as it came again and again."""
     for alteration in ALTERATIONS:
         for at, item in enumerate(altered(items, alteration)):
-            yield _asked(alteration, str(at), item)
+            yield _asked(alteration, at, item)
     for number in range(2, REPEATS + 1):
         for at, item in enumerate(items):
-            yield _asked(f"{AGAIN} {number}", str(at), item)
+            yield _asked(f"{AGAIN} {number}", at, item)
 
 
 def _labelled(labelled: Sequence[Labelled]) -> Iterator[Asked]:
@@ -110,11 +113,12 @@ def _labelled(labelled: Sequence[Labelled]) -> Iterator[Asked]:
         queries = one.dialogue.queries
         references = (*[None] * (len(queries) - 1), one.reference)
         question = Question(id=one.id, category=one.category, queries=queries, references=references)
-        yield _asked(LABELLED, str(at), Item(question, one.dialogue))
+        yield _asked(LABELLED, at, Item(question, one.dialogue))
 
 
-def _asked(name: str, id: str, item: Item) -> Asked:
+def _asked(name: str, at: int, item: Item) -> Asked:
     """A session that ends with the item's turn, under an id of its own: a session may have several items."""
+    id = f"{name}/{at}"
     question = Question(
         id=id,
         category=item.question.category,
@@ -127,41 +131,36 @@ def _asked(name: str, id: str, item: Item) -> Asked:
 
 
 class _Earlier:
-    """Holds every turn but the last of each session: only that one is judged."""
+    """Holds every turn but the last of each session, and the last where it is in the journal."""
 
-    def __init__(self, last: Mapping[tuple[str, str], int], journal: Journal[Judgment]) -> None:
+    def __init__(self, last: Mapping[str, int], journal: Journal[Judgment]) -> None:
         self._last, self._journal = last, journal
 
     def __contains__(self, key: object) -> bool:
         assert isinstance(key, tuple)
-        model, id, turn = key
-        return turn != self._last[model, id] or (model, id) in self._journal
+        _, id, turn = key
+        return turn != self._last[id] or id in self._journal
 
 
 def _judge(asked: Sequence[Asked], chat: Chat, prompts: Prompts, settings: Judge, seed: int, path: Path) -> None:
     at_once = (1, len(asked)) if all_at_once(settings.chat) else lanes(settings.chat)
+    last = {question.id: len(question.queries) for _, question in asked}
     failures: list[str] = []
     with (
-        Journal(path, Judgment, lambda one: (one.model, one.dialogue)) as journal,
+        Journal(path, Judgment, lambda one: one.dialogue) as journal,
         progress("judge-check", len(asked), len(journal)) as bar,
     ):
-        last = {(session.model, session.dialogue.id): len(question.queries) for session, question in asked}
-        for name, group in groupby(asked, lambda each: each[0].model):
-            sessions = list(group)
-            played, questions = [session for session, _ in sessions], [question for _, question in sessions]
-            # A repeat is the same call with another seed: a judge that draws says something else.
-            drawn = derive_seed(seed, name) if name.startswith(AGAIN) else seed
-            for found in judge.judge(
-                played, questions, chat, prompts, settings, drawn, at_once, _Earlier(last, journal)
-            ):
-                for one in found:
-                    if judge.retry(one):
-                        failures.append(one.reason or "")
-                    else:
-                        journal.append(one)
-                bar.advance(len(found), f"{len(failures)} failed" if failures else name)
+        # A repeat is the same call with another seed: a judge that draws says something else.
+        for again, group in groupby(asked, lambda each: each[0].model if each[0].model.startswith(AGAIN) else ""):
+            played, questions = zip(*group, strict=True)
+            drawn = derive_seed(seed, again) if again else seed
+            earlier = _Earlier(last, journal)
+            verdicts = judge.judge(played, questions, chat, prompts, settings, drawn, at_once, earlier)
+            failures += keep(verdicts, journal, bar)
+            if failures:
+                break
     if failures:
-        what = f"{len(failures)} of {len(asked)} verdicts failed, the first because: {failures[0]}"
+        what = f"{len(failures)} verdicts failed, the first because: {failures[0]}"
         raise UserError(what, str(path.parent), "The others are kept; run it again to retry these")
 
 
@@ -171,7 +170,7 @@ def _of_items(verdicts: Sequence[Judgment], items: Sequence[Item]) -> list[Judgm
         one.model_copy(update={"dialogue": item.question.id, "turn": item.turn})
         for one in verdicts
         if one.model != LABELLED
-        for item in (items[int(one.dialogue)],)
+        for item in (items[int(one.dialogue.rpartition("/")[2])],)
     ]
 
 
