@@ -603,8 +603,8 @@ class Eval(Section):
     effect: float = Field(
         default=0.2,
         gt=0,
-        description="difference in score points that an evaluation should show if it is there; the report says how many "
-        "sessions that takes (CaPO's own gain in the paper: 0.23 and 0.29)",
+        description="difference in score points that an evaluation should show if it is there (the paper's gain by "
+        "CaPO: 0.23 and 0.29); the report says how many sessions that takes",
     )
     resamples: Positive = Field(
         default=10_000, description="random draws of a test or of a bootstrap; more make its figures steadier"

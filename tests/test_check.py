@@ -63,7 +63,7 @@ class TestFigures:
         assert found.f1 == pytest.approx(4 / 7)
         assert found.paired == (1 + 0.5 + 0.5 + 0) / 4
         assert found.strict == 1 / 4
-        # Dialogue a has 0.75, b has 0.25, two values each: the mean's standard error is 0.25, t has one degree of freedom.
+        # Dialogue a has 0.75, b has 0.25, two values each: standard error 0.25, one degree of freedom.
         assert (found.low, found.high) == pytest.approx((0.5 - 12.7062 * 0.25, 0.5 + 12.7062 * 0.25), rel=1e-5)
 
     def test_one_dialogue_has_no_interval_and_no_rows_have_no_ratio(self):

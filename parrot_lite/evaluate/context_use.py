@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, baselines, contrasts, written
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
 from parrot_lite.evaluate.records import Condition, Likelihood
 from parrot_lite.evaluate.statistics import Contrast, Values, corrected
 from parrot_lite.table import Table
@@ -80,8 +80,9 @@ def _differences(title: str, by_model: Mapping[str, Cells], numbers: Numbers, ef
     measured = [model for model, cells in by_model.items() if cells]  # a server's likelihoods cannot be had
     made: dict[str, Contrast] = {}
     coverage: dict[str, str] = {}
+    pairs = [(model, other) for model in measured for other in baselines(model, measured)]
     for name, measure in MEASURES:
-        for model, other in ((model, other) for model in measured for other in baselines(model, measured)):
+        for model, other in pairs:
             mine = {key: cells for key, cells in by_model[model].items() if key in by_model[other]}
             base = {key: cells for key, cells in by_model[other].items() if key in by_model[model]}
             one = numbers.contrast(measure(mine), measure(base))
@@ -90,7 +91,7 @@ def _differences(title: str, by_model: Mapping[str, Cells], numbers: Numbers, ef
                 made[label], coverage[label] = one, _sessions_turns(mine)
     rows = {label: (one, coverage[label]) for label, one in corrected(made).items()}
     note = "Turns: sessions and turns that both models have."
-    return [contrasts(title, rows, "Nats a token", ".3f", effect, (note,))] if rows else []
+    return [contrast_table(title, rows, "Nats a token", ".3f", effect, (note,))] if rows else []
 
 
 def _sessions_turns(cells: Cells) -> str:

@@ -38,7 +38,7 @@ class Numbers:
     def contrast(self, values: Values, baseline: Values) -> Contrast | None:
         """The paired difference with its interval and p; None where no turn has both.
 
-        A table puts all its contrasts through ``statistics.corrected`` and shows them by ``contrasts``.
+        A table puts all its contrasts through ``statistics.corrected`` and shows them by ``contrast_table``.
         """
         return statistics.contrast(values, baseline, self.resamples, self.seed)
 
@@ -74,7 +74,7 @@ def probability(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def contrasts(
+def contrast_table(
     title: str,
     rows: Mapping[str, tuple[Contrast, str]],
     unit: str,

@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, baselines, contrasts, written
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
 from parrot_lite.evaluate.judge import NO_ANSWER
 from parrot_lite.evaluate.records import Played
 from parrot_lite.evaluate.statistics import Contrast, corrected
@@ -46,7 +46,7 @@ def overall(models: Sequence[str], judgments: Sequence[Judgment], played: Sequen
 
 
 def compared(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> dict[tuple[str, str], Contrast]:
-    """(model, baseline) -> their contrast, all corrected as one family; those without a turn judged in both left out."""
+    """(model, baseline) -> their contrast, corrected as one family; pairs without turns judged in both are left out."""
     found = scores(judgments)
     measured = [model for model in models if model in found]
     pairs = [(model, other) for model in measured for other in baselines(model, measured)]
@@ -62,7 +62,7 @@ def differences(models: Sequence[str], judgments: Sequence[Judgment], numbers: N
     if not rows:
         return []
     note = "Turns: judged in both, of all asked."
-    return [contrasts("Judge score: differences", rows, "Points", ".2f", effect, (note,))]
+    return [contrast_table("Judge score: differences", rows, "Points", ".2f", effect, (note,))]
 
 
 def _reasons(missing: Counter[str | None]) -> str:

@@ -4,9 +4,9 @@ Turns of one session are correlated (about 0.5 for GPT-4 judgments of MT-Bench),
 interval too narrow (Miller, arXiv 2411.00640, section 2.2). Everything here estimates the mean over turns, as MT-Bench
 has it: sum of the sessions' sums by sum of their counts, so a session weighs as many turns as it has.
 
-**Interval.** Cluster jackknife with Student's t of sessions - 1 degrees of freedom (MacKinnon, Nielsen and Webb, Journal
-of Econometrics 232, 2023, section 3, CV3). Coverage in percent of a nominal 95% interval, 2,000 draws, 8 turns a
-session, correlation 0.5 within it; *uneven* has 1 to 8 turns, *skewed* an exponential session effect:
+**Interval.** Cluster jackknife with Student's t of sessions - 1 degrees of freedom (MacKinnon, Nielsen and Webb,
+Journal of Econometrics 232, 2023). Coverage in percent of a nominal 95% interval, 2,000 draws, 8 turns a session,
+correlation 0.5 within it; *uneven* has 1 to 8 turns, *skewed* an exponential session effect:
 
     sessions                     12    40    80    12 uneven    12 rounded    12 heavy tails (t3)    12 skewed
     jackknife t (this one)     95.6  95.2  94.2         93.7          95.2                   95.8         91.8
@@ -121,8 +121,8 @@ class Estimate:
             return float(noncentrality(spread.freedom(sessions))) * spread.error(sessions) <= effect
 
         few, many = 1, 2
-        while not enough(many):
-            few, many = many, 2 * many
+        while not enough(many):  # in small steps: with seeds, what is enough need not be so for twice as many
+            few, many = many, max(many + 1, many * 21 // 20)
             if many > MOST:
                 return None
         while many - few > 1:
@@ -189,15 +189,18 @@ def paired(values: Values, baseline: Values) -> dict[str, dict[int, float]]:
 
 
 def over_seeds(runs: Mapping[int, Values]) -> Estimate | None:
-    """The mean over several training seeds, each evaluated on the same sessions: for what training so does on average.
+    """The mean over several training seeds, each evaluated on the same sessions: what such training does on average.
 
-    Sessions and seeds are crossed random effects (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007);
-    with three seeds there is nothing to resample, so the components come from the two-way analysis of variance
-    (negative ones count as 0) and the interval from Student's t, see ``Spread.freedom``. A session that a seed lacks adds
-    no residual there. One seed gives ``mean``.
+    Sessions and seeds are crossed random effects (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1,
+    2007). Three seeds are too few to resample, so the components come from the two-way analysis of variance and the
+    interval from Student's t, see ``Spread.freedom``. A session that a seed lacks adds no residual there. One seed
+    gives ``mean``.
 
     What three seeds can say: where seeds agree within the sessions' noise, nearly what one seed says. Where they do
-    not, degrees of freedom fall towards 2, and nothing below 5.7 standard errors is found in 80% of experiments.
+    not, degrees of freedom fall towards 2, and nothing below 5.7 standard errors is found in 80% of evaluations.
+    Intervals of 12, 40 and 80 sessions by 3 seeds covered 92 to 97%, whatever the seeds' share of the variance, in
+    2,000 draws each; by 5 seeds 93 to 96%; by 2 seeds 89 to 99%: two seeds are no basis for a claim. An interval over
+    sessions alone covered 23 to 91% where seeds differ.
     """
     all_parts = [{session: part for session, part in _parts(values).items() if part[1]} for values in runs.values()]
     kept = [parts for parts in all_parts if parts]
@@ -235,7 +238,7 @@ def contrast_over_seeds(runs: Mapping[int, Values], baselines: Mapping[int, Valu
 
 
 def corrected(contrasts: Mapping[Key, Contrast]) -> dict[Key, Contrast]:
-    """The same contrasts as one family, ``adjusted`` by Holm's method. One without a p was not tested: it counts not."""
+    """The same contrasts as one family, ``adjusted`` by Holm's method; one without a p was not tested."""
     tested = {key: one.p for key, one in contrasts.items() if one.p is not None}
     adjusted = dict(zip(tested, map(float, holm(list(tested.values()))), strict=True))
     return {key: replace(one, adjusted=adjusted.get(key)) for key, one in contrasts.items()}
@@ -247,7 +250,7 @@ def corrected(contrasts: Mapping[Key, Contrast]) -> dict[Key, Contrast]:
 def jackknife(sums: Array, counts: Array) -> tuple[Array, Array]:
     """(..., sessions) sums and counts, two sessions or more → ratio of their totals and its standard error, both (...).
 
-    CV3 of MacKinnon, Nielsen and Webb: sqrt((G - 1) / G sum over g of (ratio without g - mean of those)^2). Where all
+    CV3J of MacKinnon, Nielsen and Webb: sqrt((G - 1) / G sum over g of (ratio without g - mean of those)^2). Where all
     counts are alike, it is the standard error of the mean of session means.
     """
     total, number = sums.sum(-1, keepdims=True), counts.sum(-1, keepdims=True)
