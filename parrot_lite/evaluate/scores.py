@@ -85,8 +85,8 @@ def by_turn(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbe
 
 
 def by_category(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> list[Table]:
-    """Categories down in the order of the benchmark, models across; no table where there is one category."""
-    names = dict.fromkeys(judgment.category for judgment in judgments)
+    """Categories down, models across; no table where there is one category."""
+    names = sorted({judgment.category for judgment in judgments})
     if len(names) < 2:
         return []
     groups = {name: [j for j in judgments if j.category == name] for name in names}

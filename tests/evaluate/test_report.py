@@ -135,8 +135,8 @@ def test_categories_are_told_apart_where_there_are_several(recipe: Recipe) -> No
     table = _tables(recipe)["Judge score by category"]
     assert table.head == ("Category", "base", "sft", "capo")
     assert table.rows == (
-        ("math", "6.00 [-, -] 2/2", "- 0/0", "- 0/0"),
         ("coding", "5.00 [-, -] 1/1", "- 0/0", "- 0/0"),
+        ("math", "6.00 [-, -] 2/2", "- 0/0", "- 0/0"),
     )
 
 
