@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parrot_lite.evaluate import statistics
 from parrot_lite.evaluate.statistics import Contrast, Estimate, Values
@@ -61,6 +61,13 @@ def written(estimate: Estimate | None, form: str) -> str:
         return "-"
     low, high = ("-" if end is None else format(end, form) for end in (estimate.low, estimate.high))
     return f"{estimate.mean:{form}} [{low}, {high}]"
+
+
+def share(estimate: Estimate | None) -> Estimate | None:
+    """The estimate of a share, its interval cut off at 0 and 1, beyond which no share lies."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def probability(p: float | None) -> str:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, scores
+from parrot_lite.evaluate import context_use, pairwise, scores
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import Likelihood, Played
+from parrot_lite.evaluate.records import Comparison, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -67,6 +67,8 @@ def build(recipe: Recipe) -> Report:
         tables += scores.differences(models, judgments, numbers, recipe.eval.effect)
         tables += scores.by_turn(models, judgments, numbers)
         tables += scores.by_category(models, judgments, numbers)
+    if recipe.eval.judge and recipe.eval.judge.pairs:
+        tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.effect)
     return Report(
