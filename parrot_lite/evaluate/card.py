@@ -20,6 +20,7 @@ from parrot_lite.evaluate.agreement import rank_correlation
 from parrot_lite.evaluate.estimates import Numbers, written
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.statistics import Estimate, Values
+from parrot_lite.recipe import Recipe
 from parrot_lite.table import Table
 from parrot_lite.types import Dialogue, Judgment, Record, derive_seed
 
@@ -31,6 +32,7 @@ MUST_PUNISH: dict[Alteration, str] = {
     "stale": "the answer of the turn before, given again",
     "history swapped": "the same answer behind another session's history",
 }
+FOLDER, CARD = "judge-check", "card.json"
 REPEATS = 5
 COVERED = 0.95  # share of verdicts below which a judge cannot be relied on to give any
 
@@ -280,3 +282,9 @@ def _favours_length(came: Values, lengths: Mapping[tuple[str, int], int]) -> Fin
     ]
     rho = rank_correlation([words for words, _ in pairs], [score for _, score in pairs])
     return _finding("score and words of the answer", "-" if rho is None else f"rank correlation {rho:+.2f}", "", None)
+
+
+def kept(recipe: Recipe) -> Card | None:
+    """The card that was made for this recipe; None where none was."""
+    path = recipe.folder(FOLDER) / CARD
+    return Card.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -18,7 +18,7 @@ from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import agreement, bench, judge
 from parrot_lite.evaluate.agreement import Labelled
-from parrot_lite.evaluate.card import ALTERATIONS, REPEATS, Card, Item, altered, card, draw
+from parrot_lite.evaluate.card import ALTERATIONS, CARD, FOLDER, REPEATS, Item, altered, card, draw
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.evaluation import keep
 from parrot_lite.evaluate.prompts import Prompts, load_prompts
@@ -29,7 +29,6 @@ from parrot_lite.store import Journal, existing_file, fingerprint, read, require
 from parrot_lite.table import Report
 from parrot_lite.types import Judgment, derive_seed
 
-CARD = "card.json"
 LABELLED = "labelled"
 AGAIN = "again"
 
@@ -56,7 +55,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
         what = f"{name} answered a second turn in fewer than two sessions"
         raise UserError(what, str(answers), "Raise eval.sessions, or name another model by --model")
     labelled = list(read(existing_file(labels), Labelled)) if labels else []
-    folder = recipe.folder("judge-check")
+    folder = recipe.folder(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(settings.prompt)
     path = folder / f"verdicts-{_computed_from(recipe, settings, drawn, labelled)}.jsonl"
@@ -70,10 +69,9 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     found = card(judge_name, _of_items(verdicts, drawn), lengths, numbers)
     tables = [found.table()]
     if labelled:
-        scores = {one.dialogue: one.score for one in verdicts}
-        tables.append(
-            agreement.table(judge_name, labelled, [scores[f"{LABELLED}/{at}"] for at in range(len(labelled))], numbers)
-        )
+        by_id = {one.dialogue: one.score for one in verdicts}
+        scores = [by_id[f"{LABELLED}/{at}"] for at in range(len(labelled))]
+        tables.append(agreement.table(judge_name, labelled, scores))
     report = Report(
         title=f"Judge of {recipe.name}",
         facts=(
@@ -87,12 +85,6 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     write_atomically(folder / "card.md", report.markdown())
     write_atomically(folder / CARD, found.model_dump_json(indent=1) + "\n")
     report.show()
-
-
-def kept(recipe: Recipe) -> Card | None:
-    """The card that was made for this recipe; None where none was."""
-    path = recipe.folder("judge-check") / CARD
-    return Card.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 Asked = tuple[Played, Question]
