@@ -146,7 +146,7 @@ def test_fastchat_prompts_scores_and_means_agree_with_800_gpt4_judgments() -> No
 
 def _mean(judgments: Sequence[Judgment]) -> tuple[float, int]:
     (sessions,) = scores(judgments).values()
-    estimate = mean(sessions, 100, 0)
+    estimate = mean(sessions)
     assert estimate is not None
     return estimate.mean, estimate.values
 
