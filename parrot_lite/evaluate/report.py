@@ -56,7 +56,12 @@ def build(recipe: Recipe) -> Report:
             ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
             for index, name in enumerate(models, 1)
         ),
-        ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
+        (
+            "judge",
+            (", ".join(judges) + VERDICT[recipe.eval.judge.verdict] + _covered(judgments))
+            if recipe.eval.judge and judges
+            else "none",
+        ),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         ("seed", str(recipe.run.seed)),
         ("intervals", INTERVALS),
@@ -85,6 +90,17 @@ def build(recipe: Recipe) -> Report:
         ),
         tables=tuple(tables),
     )
+
+
+def _covered(judgments: Sequence[Judgment]) -> str:
+    """How much of a server's probability the expected scores come from; empty where all could be read.
+
+    >>> verdict = {"model": "m", "dialogue": "d", "category": "c", "turn": 1, "judge": "j", "score": 5.0}
+    >>> _covered([Judgment(**verdict, covered=0.98), Judgment(**verdict, covered=0.92)])
+    ' (from 95.0% of its probability, at least 92.0%)'
+    """
+    found = [one.covered for one in judgments if one.covered is not None]
+    return f" (from {sum(found) / len(found):.1%} of its probability, at least {min(found):.1%})" if found else ""
 
 
 def _source(spec: ChatSpec, recipe: Recipe) -> str:

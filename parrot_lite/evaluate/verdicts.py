@@ -173,9 +173,12 @@ def as_they_come(
     generator is closed or ``work`` raises, no further group is begun; those begun are waited for.
     """
     calls, width = lanes
+    groups = [items[start : start + width] for start in range(0, len(items), width)]
+    if calls == 1:  # in this thread, so that Ctrl-C ends a call that takes hours
+        yield from map(work, groups)
+        return
     pool = ThreadPoolExecutor(calls)
     try:
-        groups = [items[start : start + width] for start in range(0, len(items), width)]
         for done in as_completed([pool.submit(work, group) for group in groups]):
             yield done.result()
     except BaseException:  # a generator that is closed raises GeneratorExit

@@ -162,6 +162,12 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     assert " 64/64 judged" in capsys.readouterr().out
 
 
+def test_a_judge_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, judge=[None])
+    with pytest.raises(UserError, match="64 of 192 verdicts failed"):
+        evaluation.run(recipe)
+
+
 def test_failed_answers_stop_the_stage_before_judging(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     _script(tmp_path / "sft.jsonl", [*ANSWERS, None])
