@@ -13,7 +13,7 @@ from parrot_lite.evaluate import context_use, families, pairwise, scores
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.records import Comparison, Likelihood, Played
-from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
+from parrot_lite.recipe import ChatSpec, Gguf, Judge, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Judgment, derive_seed
@@ -56,12 +56,7 @@ def build(recipe: Recipe) -> Report:
             ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
             for index, name in enumerate(models, 1)
         ),
-        (
-            "judge",
-            (", ".join(judges) + VERDICT[recipe.eval.judge.verdict] + _covered(judgments))
-            if recipe.eval.judge and judges
-            else "none",
-        ),
+        ("judge", _judge(judges, recipe.eval.judge, judgments)),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         ("seed", str(recipe.run.seed)),
         ("intervals", INTERVALS),
@@ -90,6 +85,12 @@ def build(recipe: Recipe) -> Report:
         ),
         tables=tuple(tables),
     )
+
+
+def _judge(names: Sequence[str], spec: Judge | None, judgments: Sequence[Judgment]) -> str:
+    if spec is None or not names:
+        return "none"
+    return ", ".join(names) + VERDICT[spec.verdict] + _covered(judgments)
 
 
 def _covered(judgments: Sequence[Judgment]) -> str:

@@ -108,9 +108,9 @@ def main(
     make bench-judging
 
 {cpu()}, {os.cpu_count()} cores for client and server, {time.strftime("%Y-%m-%d")};
-load average {before:.1f} before, {os.getloadavg()[0]:.1f} after. {verdicts} verdicts from an endpoint that answers after
-{latency:g} s, {concurrency} calls at once: {ideal:.2f} s at best. "Seconds": from the first call to the last answer, by
-the server's clock.
+load average {before:.1f} before, {os.getloadavg()[0]:.1f} after. {verdicts} verdicts from an endpoint that answers
+after {latency:g} s, {concurrency} calls at once: {ideal:.2f} s at best. "Seconds": from the first call to the last
+answer, by the server's clock.
 
 | | verdicts | different | calls | of them twice | seconds | of the ideal |
 |---|---:|---:|---:|---:|---:|---:|
