@@ -24,6 +24,7 @@ from parrot_lite.errors import UserError
 from parrot_lite.estimate import MESSAGE, WORD, Assumed, Calls, Lengths
 from parrot_lite.recipe import (
     ADAPTERS,
+    HUB,
     SECTION,
     Capo,
     ChatSpec,
@@ -316,8 +317,11 @@ def _files(part: Any, key: str) -> Iterator[tuple[str, str]]:
             yield f"{key}.adapter", path
         case Judge(prompt=path) if Path(path).suffix:
             yield f"{key}.prompt", path
-        case Eval(bench=path) if path != "bundled":
-            yield f"{key}.bench", path
+        case Eval(bench=path, reference_answers=answered):
+            if path != "bundled" and not path.startswith(HUB):
+                yield f"{key}.bench", path
+            if answered is not None:
+                yield f"{key}.reference_answers", answered
         case Negatives(prompts=folder):
             yield f"{key}.prompts", folder
         case Collect(benchmarks=names):
@@ -574,7 +578,7 @@ def _eval(outlook: Outlook) -> Planned:
     e, assumed = outlook.recipe.eval, outlook.assumed
     reads = f"{e.bench} benchmark" + ("; held-out sessions of logs" if e.probe else "")
     try:
-        questions = pick(load(e.bench), e.sessions)
+        questions = pick(load(e.bench, e.reference_answers), e.sessions)
     except UserError as error:
         return Planned(f"{e.bench}: {error.what}")
     answer = min(assumed.answer_tokens, e.max_tokens)

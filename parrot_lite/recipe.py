@@ -22,6 +22,7 @@ from parrot_lite.types import KINDS, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
+HUB = "hf:"  # before the id of a data set, where a file could be meant, too
 ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -587,7 +588,16 @@ class Probe(Section):
 class Eval(Section):
     """An n-turn benchmark played, judged turn by turn, and the judge-free probe."""
 
-    bench: str = Field(default="bundled", description="bundled, or a FastChat question.jsonl with any number of turns")
+    bench: str = Field(
+        default="bundled",
+        description="bundled; a JSONL file in the form of FastChat's question.jsonl with any number of turns, of "
+        "MT-Eval, of MT-Bench-101, or of sessions of messages; or one of these on the hub: hf:OWNER/NAME[/CONFIG]",
+    )
+    reference_answers: str | None = Field(
+        default=None,
+        description="a file with reference answers where the benchmark has none, by session id: FastChat's "
+        "reference_answer, dialogues, or answers.jsonl of an evaluation; the judge sees them where one answer is right",
+    )
     sessions: Positive | None = Field(
         default=None, description="benchmark sessions, spread over categories; none = all"
     )

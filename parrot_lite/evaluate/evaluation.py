@@ -26,7 +26,7 @@ JUDGMENTS = "judgments.jsonl"
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
     """The whole stage. Raises UserError where calls failed; what did not is kept, and running again retries them."""
-    questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
+    questions = bench.pick(bench.load(recipe.eval.bench, recipe.eval.reference_answers), recipe.eval.sessions)
     if recipe.eval.sessions is not None and recipe.eval.sessions > len(questions):
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
     if recipe.eval.probe is not None:
@@ -47,7 +47,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
 
 
 def _inputs(recipe: Recipe) -> dict[str, Path]:
-    inputs = {"bench": bench.bench_file(recipe.eval.bench)}
+    inputs = bench.inputs(recipe.eval)
     for name, spec in recipe.eval.models.items():
         inputs |= {f"model {name}: {key}": path for key, path in inputs_of(spec, recipe).items()}
     if recipe.eval.judge is not None:
