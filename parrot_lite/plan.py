@@ -573,7 +573,7 @@ def _capo_tokens(c: Capo, lengths: Lengths, steps: int, pairs: float) -> float:
 
 
 def _eval(outlook: Outlook) -> Planned:
-    from parrot_lite.evaluate.bench import load, pick
+    from parrot_lite.evaluate.bench import load, pick, playable
 
     e, assumed = outlook.recipe.eval, outlook.assumed
     reads = f"{e.bench} benchmark" + ("; held-out sessions of logs" if e.probe else "")
@@ -582,21 +582,26 @@ def _eval(outlook: Outlook) -> Planned:
     except UserError as error:
         return Planned(f"{e.bench}: {error.what}")
     answer = min(assumed.answer_tokens, e.max_tokens)
-    prompts: list[float] = []  # of each turn, and with its answer what a judge reads of it
-    for question in questions:
+    prompts: list[float] = []  # of each turn that is answered
+    heard: list[float] = []  # of each, what a judge reads of it, its answer left out
+    plays = [(history, question) for history in e.history for question in playable(questions, history)]
+    for history, question in plays:
         before = 0.0
-        for query in question.queries:
-            before += len(query.split()) * WORD + MESSAGE
-            prompts.append(before)
-            before += answer + MESSAGE
+        for query, reference in zip(question.queries, question.references, strict=True):
+            asked = len(query.split()) * WORD + MESSAGE
+            fed = len((reference or "").split()) * WORD if history == "reference" else answer
+            prompts.append(asked if history == "hidden" else before + asked)
+            heard.append(before + asked)
+            before += asked + fed + MESSAGE
     number, read = len(prompts), sum(prompts)
     calls = [Calls(name, spec, number, read, number * answer) for name, spec in e.models.items()]
     if e.judge:
         told, written = _words(f"judge-{e.judge.prompt}.txt"), min(assumed.verdict_tokens, e.judge.max_tokens)
         verdicts, weighed = number * len(e.models), e.judge.verdict == "expected"
-        heard = read * len(e.models) + verdicts * (answer + told)
-        calls.append(Calls("judge", e.judge.chat, verdicts, heard, 0 if weighed else verdicts * written, rounds=2))
-    return Planned(reads, len(questions), f"{number:,} turns a model", tuple(calls))
+        shown = sum(heard) * len(e.models) + verdicts * (answer + told)
+        calls.append(Calls("judge", e.judge.chat, verdicts, shown, 0 if weighed else verdicts * written, rounds=2))
+    plays_each = f"{number:,} turns a model" + (f", {' and '.join(e.history)} history" if e.history[1:] else "")
+    return Planned(reads, len(questions), plays_each, tuple(calls))
 
 
 STAGES: dict[Stage, Callable[[Outlook], Planned]] = {

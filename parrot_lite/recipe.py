@@ -22,6 +22,7 @@ from parrot_lite.types import KINDS, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
+History = Literal["own", "reference", "hidden"]
 HUB = "hf:"  # before the id of a data set, where a file could be meant, too
 ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -598,6 +599,13 @@ class Eval(Section):
         description="a file with reference answers where the benchmark has none, by session id: FastChat's "
         "reference_answer, dialogues, or answers.jsonl of an evaluation; the judge sees them where one answer is right",
     )
+    history: tuple[History, ...] = Field(
+        default=("own",),
+        min_length=1,
+        description="over which earlier answers each query is answered, each a play of its own: own = the model's; "
+        "reference = the benchmark's, which isolates one turn (sessions without are left out); hidden = none, the "
+        "control for judge and probe",
+    )
     sessions: Positive | None = Field(
         default=None, description="benchmark sessions, spread over categories; none = all"
     )
@@ -606,6 +614,12 @@ class Eval(Section):
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
     probe: Probe | None = Field(default=None, description="needs local models")
     resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
+
+    @model_validator(mode="after")
+    def _plays_once(self) -> Self:
+        if len(set(self.history)) < len(self.history):
+            raise ValueError("history names one twice. Name each once")
+        return self
 
 
 class Price(Section):

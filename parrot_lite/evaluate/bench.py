@@ -16,10 +16,11 @@ from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench_forms as forms
 from parrot_lite.evaluate.records import Question
 from parrot_lite.hub import load_rows
-from parrot_lite.recipe import HUB, Eval, Probe, Recipe
+from parrot_lite.recipe import HUB, Eval, History, Probe, Recipe
 from parrot_lite.store import existing_file, read, require
 from parrot_lite.types import Dialogue
 
+QUESTIONS = "questions.jsonl"  # in the folder of an evaluation: what it asked
 BUNDLED = Path(__file__).parents[1] / "data" / "bench.jsonl"
 ANSWERS = 'A line is FastChat\'s {"question_id", "choices"}, a dialogue, or one of an evaluation\'s answers.jsonl'
 
@@ -136,6 +137,13 @@ def pick(questions: Sequence[Question], n: int | None) -> list[Question]:
         order.append((rounds[question.category], index))
         rounds[question.category] += 1
     return [questions[index] for _, index in sorted(sorted(order)[:n], key=lambda at: at[1])]
+
+
+def playable(questions: Sequence[Question], history: History) -> list[Question]:
+    """The sessions that can be played over this history: a reference one needs an answer to each turn but the last."""
+    if history != "reference":
+        return list(questions)
+    return [question for question in questions if None not in question.references[:-1]]
 
 
 def heldout(recipe: Recipe, settings: Probe) -> list[Dialogue]:

@@ -14,10 +14,10 @@ from parrot_lite.chat import Chat, all_at_once, inputs_of, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, judge, play, report
-from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.records import Played, Question, player
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import ChatSpec, Judge, Recipe
-from parrot_lite.store import RunFolder, read, require, stage_folder
+from parrot_lite.store import RunFolder, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 ANSWERS = "answers.jsonl"
@@ -29,11 +29,14 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     questions = bench.pick(bench.load(recipe.eval.bench, recipe.eval.reference_answers), recipe.eval.sessions)
     if recipe.eval.sessions is not None and recipe.eval.sessions > len(questions):
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
+    _check_history(recipe, questions)
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
     check_prices(recipe, [*recipe.eval.models.values(), *([recipe.eval.judge.chat] if recipe.eval.judge else [])])
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
+            kept = "".join(question.model_dump_json(exclude_none=True) + "\n" for question in questions)
+            write_atomically(folder.path / bench.QUESTIONS, kept)
             with Meter(recipe, folder.path) as meter:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
@@ -44,6 +47,18 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
 
                 probe.run(recipe, folder)
     report.show(recipe)
+
+
+def _check_history(recipe: Recipe, questions: Sequence[Question]) -> None:
+    """Say which sessions a reference history leaves out. Raises UserError where those are all."""
+    if "reference" not in recipe.eval.history:
+        return
+    found = len(bench.playable(questions, "reference"))
+    if not found:
+        what = "no session of the benchmark has a reference answer to each turn but its last"
+        raise UserError(what, "eval.history", "Leave reference out, or name eval.reference_answers")
+    if found < len(questions):
+        say(f"eval: {len(questions) - found} of {len(questions)} sessions have no reference history and are left out")
 
 
 def _inputs(recipe: Recipe) -> dict[str, Path]:
@@ -71,30 +86,39 @@ def _speaker(spec: ChatSpec, recipe: Recipe, meter: Meter) -> Iterator[Chat]:
 def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     failures: list[str] = []
     seed = derive_seed(recipe.run.seed, "eval", "play")
+    whole = {history: bench.playable(questions, history) for history in recipe.eval.history}
+    if left_out := len(questions) - min(map(len, whole.values())):
+        folder.counts["sessions without a reference history"] = left_out
     with folder.journal(ANSWERS, Played, lambda one: (one.model, one.dialogue.id)) as journal:
         for model, spec in recipe.eval.models.items():
-            todo = [question for question in questions if (model, question.id) not in journal]
-            if not todo:
+            todo = {
+                history: [one for one in sessions if (player(model, history), one.id) not in journal]
+                for history, sessions in whole.items()
+            }
+            if not any(todo.values()):
                 continue
-            done = len(questions) - len(todo)
-            with _speaker(spec, recipe, meter) as chat, progress(f"{model} answers", len(questions), done) as bar:
-                for group in play.play(model, chat, todo, recipe.eval.max_tokens, seed, play.in_flight(spec)):
-                    for played in group:
-                        if played.failed is None or played.lasting:
-                            journal.append(played)
-                        else:
-                            failures.append(played.failed)
-                    bar.advance(len(group), f"{len(failures)} failed" if failures else "")
+            with _speaker(spec, recipe, meter) as chat:
+                for history, sessions in todo.items():
+                    done = len(whole[history]) - len(sessions)
+                    with progress(f"{player(model, history)} answers", len(whole[history]), done) as bar:
+                        for played in play.play(model, chat, spec, sessions, recipe.eval.max_tokens, seed, history):
+                            if played.failed is None or played.lasting:
+                                journal.append(played)
+                            else:
+                                failures.append(played.failed)
+                            bar.advance(1, f"{len(failures)} failed" if failures else "")
         folder.counts["sessions"] = len(journal)
     folder.facts["tokens"] = sum(played.tokens or 0 for played in read(folder.path / ANSWERS, Played))  # generated
-    _stop_where_failed(folder, failures, len(questions) * len(recipe.eval.models), "benchmark sessions")
+    total = sum(map(len, whole.values())) * len(recipe.eval.models)
+    _stop_where_failed(folder, failures, total, "benchmark sessions")
 
 
 def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     played = list(read(folder.path / ANSWERS, Played))
     prompts = judge.load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
-    total = sum(len(question.queries) for question in questions) * len(recipe.eval.models)
+    asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    total = sum(len(question.queries) for question in asked) * len(recipe.eval.models)
     failures: list[str] = []
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
         done = len(journal)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parrot_lite.chat import Chat
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.records import Played, Question, transcript
 from parrot_lite.recipe import Decoding, Judge
 from parrot_lite.store import existing_file
 from parrot_lite.types import Dialogue, Judgment, Reply, Turn
@@ -188,7 +188,7 @@ def _no_answer(session: Played, turn: int, judge: str) -> Judgment:
 def _case(session: Played, question: Question, turn: int, name: str, prompts: tuple[Prompt, Prompt]) -> _Case:
     reference = question.references[turn - 1] if question.category in REFERENCED else None
     prompt = prompts[0] if reference is None else prompts[1]
-    text = render(prompt, session.dialogue, turn, reference)
+    text = render(prompt, transcript(session, turn), turn, reference)
     return _Case(
         verdict=Judgment(
             model=session.model,

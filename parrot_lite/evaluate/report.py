@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, scores
+from parrot_lite.evaluate import context_use, entities, repetition, scores
+from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.estimates import Numbers
-from parrot_lite.evaluate.records import Likelihood, Played
+from parrot_lite.evaluate.records import Likelihood, Played, Question, player
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -42,10 +43,13 @@ def build(recipe: Recipe) -> Report:
     """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
     folder = require_unchanged(recipe, "eval")
     played = list(read(folder / "answers.jsonl", Played))
+    asked = folder / QUESTIONS  # not there where an older version played
+    questions = list(read(asked, Question)) if asked.exists() else []
     judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
     probed = folder / "likelihoods.jsonl"  # not there where no model is local
     likelihoods = list(read(probed, Likelihood)) if recipe.eval.probe and probed.exists() else []
     models = list(recipe.eval.models)
+    players = [player(model, history) for history in recipe.eval.history for model in models]
     numbers = Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
     judges = sorted({judgment.judge for judgment in judgments})
     sessions = len({one.dialogue.id for one in played})
@@ -57,12 +61,14 @@ def build(recipe: Recipe) -> Report:
         ),
         ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
+        *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
         ("seed", str(recipe.run.seed)),
         ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables += [scores.overall(models, judgments, played, numbers), *scores.by_turn(models, judgments, numbers)]
+        tables += [scores.overall(players, judgments, played, numbers), *scores.by_turn(players, judgments, numbers)]
+    tables += [*entities.tables(models, played, questions, numbers), repetition.table(players, played, numbers)]
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers)
     return Report(
