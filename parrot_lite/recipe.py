@@ -584,6 +584,11 @@ class Probe(Section):
     )
     max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
     turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
+    effect: float = Field(
+        default=0.03,
+        gt=0,
+        description="as eval.effect, in nats a token; smaller ones need more sessions, by the square",
+    )
 
 
 class Eval(Section):
@@ -613,7 +618,15 @@ class Eval(Section):
     judge: Judge | None = Field(default=None, description="who gives verdicts; none = answers are only played")
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
     probe: Probe | None = Field(default=None, description="needs local models")
-    resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
+    effect: float = Field(
+        default=0.2,
+        gt=0,
+        description="difference in score points that an evaluation should show if it is there (the paper's gain by "
+        "CaPO: 0.23 and 0.29); the report says how many sessions that takes",
+    )
+    resamples: Positive = Field(
+        default=10_000, description="random draws of a test or of a bootstrap; more make its figures steadier"
+    )
 
     @model_validator(mode="after")
     def _plays_once(self) -> Self:
@@ -687,7 +700,8 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Collect: frozenset({"in_flight"}),
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
-    Eval: frozenset({"resamples"}),
+    Eval: frozenset({"effect", "resamples"}),
+    Probe: frozenset({"effect"}),
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import DETECTABLE, Numbers, against, baselines, written
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
 from parrot_lite.evaluate.records import Condition, Likelihood
-from parrot_lite.evaluate.statistics import Values
+from parrot_lite.evaluate.statistics import Contrast, Values, corrected
 from parrot_lite.table import Table
 
 Cell = tuple[float, int]  # nats and tokens
@@ -43,44 +43,55 @@ MEASURES: tuple[tuple[str, Measure], ...] = (
 )
 
 
-def tables(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> list[Table]:
+def tables(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, effect: float) -> list[Table]:
     """Context use at context-dependent turns and at others, with differences from the baselines."""
     notes = (
         "NLL: how unlikely the session's own answer is under its true history, nats per token; lower is likelier.",
         "PMI-swap: NLL under another session's history minus NLL under the true one; higher = leans on its history.",
         "PMI-none: NLL without history minus NLL under the true one.",
-        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions. Minus: over the "
-        "turns that both models have, paired. " + DETECTABLE,
+        "Per token within a session (sum of nats by sum of tokens), then the mean over sessions.",
     )
-    dependent = [one for one in likelihoods if one.rule is not None]
-    other = [one for one in likelihoods if one.rule is None]
-    return [
-        _context_table("Context use at context-dependent turns", models, dependent, numbers, ()),
-        _context_table("Context use at other turns", models, other, numbers, notes),
-    ]
+    found = []
+    for where, dependent in (("context-dependent turns", True), ("other turns", False)):
+        cells = _by_model(models, [one for one in likelihoods if (one.rule is not None) == dependent])
+        found.append(_levels(f"Context use at {where}", cells, numbers, notes if dependent else ()))
+        found += _differences(f"Context use at {where}: differences", cells, numbers, effect)
+    return found
 
 
-def _context_table(
-    title: str, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, notes: tuple[str, ...]
-) -> Table:
+def _by_model(
+    models: Sequence[str], likelihoods: Sequence[Likelihood]
+) -> dict[str, dict[tuple[str, int], dict[Condition, Cell]]]:
     by_model: dict[str, dict[tuple[str, int], dict[Condition, Cell]]] = {model: {} for model in models}
     for one in likelihoods:
-        cells = by_model[one.model].setdefault((one.dialogue, one.turn), {})
-        cells[one.condition] = (one.nll, one.tokens)
-    rows = []
-    measured = [model for model in models if by_model[model]]  # a server's likelihoods cannot be had
-    for model in models:
-        own = by_model[model]
-        rows.append(
-            (model, _sessions_turns(own), *(written(numbers.mean(measure(own)), ".3f") for _, measure in MEASURES))
-        )
-        for other in baselines(model, measured):
-            mine = {key: cells for key, cells in own.items() if key in by_model[other]}
-            base = {key: cells for key, cells in by_model[other].items() if key in own}
-            differences = (numbers.difference(measure(mine), measure(base)) for _, measure in MEASURES)
-            rows.append((f"  minus {other}", _sessions_turns(mine), *(against(one, ".3f") for one in differences)))
-    head = ("Model", "Sessions,\nturns", *(f"{name} [95%]" for name, _ in MEASURES))
-    return Table(title, head, tuple(rows), notes)
+        by_model[one.model].setdefault((one.dialogue, one.turn), {})[one.condition] = (one.nll, one.tokens)
+    return by_model
+
+
+def _levels(title: str, by_model: Mapping[str, Cells], numbers: Numbers, notes: tuple[str, ...]) -> Table:
+    rows = tuple(
+        (model, _sessions_turns(own), *(written(numbers.mean(measure(own)), ".3f") for _, measure in MEASURES))
+        for model, own in by_model.items()
+    )
+    return Table(title, ("Model", "Sessions,\nturns", *(f"{name} [95%]" for name, _ in MEASURES)), rows, notes)
+
+
+def _differences(title: str, by_model: Mapping[str, Cells], numbers: Numbers, effect: float) -> list[Table]:
+    measured = [model for model, cells in by_model.items() if cells]  # a server's likelihoods cannot be had
+    made: dict[str, Contrast] = {}
+    coverage: dict[str, str] = {}
+    pairs = [(model, other) for model in measured for other in baselines(model, measured)]
+    for name, measure in MEASURES:
+        for model, other in pairs:
+            mine = {key: cells for key, cells in by_model[model].items() if key in by_model[other]}
+            base = {key: cells for key, cells in by_model[other].items() if key in by_model[model]}
+            one = numbers.contrast(measure(mine), measure(base))
+            if one is not None:
+                label = f"{name}: {model} minus {other}"
+                made[label], coverage[label] = one, _sessions_turns(mine)
+    rows = {label: (one, coverage[label]) for label, one in corrected(made).items()}
+    note = "Turns: sessions and turns that both models have."
+    return [contrast_table(title, rows, "Nats a token", ".3f", effect, (note,))] if rows else []
 
 
 def _sessions_turns(cells: Cells) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, against, written
+from parrot_lite.evaluate.estimates import Numbers, contrast_table, pairs, share
 from parrot_lite.evaluate.records import Label, Played, Question, player
 from parrot_lite.evaluate.spellings import named
+from parrot_lite.evaluate.statistics import corrected
 from parrot_lite.recipe import History
 from parrot_lite.table import Table
 
 NEAR, FAR = 2, 4  # turns back, at most and at least
-OTHER: tuple[History, ...] = ("reference", "hidden")
+EFFECT = 10.0  # percentage points that a next evaluation might want to show
 NOTES = (
     "Of the turns whose label has an entity, the share whose answer has one of its spellings: a thing that an earlier "
     "query names, this one only points to, and a right answer must name. Near: it was said one or two turns before; "
@@ -51,36 +52,40 @@ DISTANCES: tuple[tuple[str, Callable[[int], bool]], ...] = (
 
 
 def tables(
-    models: Sequence[str], played: Sequence[Played], questions: Sequence[Question], numbers: Numbers
+    models: Sequence[str],
+    histories: Sequence[History],
+    played: Sequence[Played],
+    questions: Sequence[Question],
+    numbers: Numbers,
 ) -> list[Table]:
-    """One row a player, and for each other history what the model's own one makes of it; none without entities."""
+    """One row a player, and one a difference between players; none where no query has an entity."""
     if not any(label is not None and label.entity for question in questions for label in question.labels):
         return []
     by_player: dict[str, list[Played]] = {}
     for one in played:
         by_player.setdefault(one.model, []).append(one)
-    rows: list[tuple[str, ...]] = []
-    for model in models:
-        own = by_player.get(model, [])
-        if own:
-            rows.append(_row(model, own, questions, numbers))
-        for history in OTHER:
-            other = by_player.get(player(model, history), [])
-            if not other:
-                continue
-            rows.append(_row(player(model, history), other, questions, numbers))
-            if own:
-                differences = (
-                    numbers.difference(resolved(own, questions, keep), resolved(other, questions, keep))
-                    for _, keep in DISTANCES
-                )
-                rows.append(("  own minus this", "", *(against(one, ".0%") for one in differences)))
+    names = [name for history in histories for model in models if (name := player(model, history)) in by_player]
+    rows = [_row(name, by_player[name], questions, numbers) for name in names]
     head = ("Model", "Named/turns", *(name for name, _ in DISTANCES))
-    return [Table("Entity named where it had to be resolved", head, tuple(rows), NOTES)]
+    shares = Table("Entity named where it had to be resolved", head, tuple(rows), NOTES)
+
+    found = {name: _percent(resolved(by_player[name], questions, lambda back: True)) for name in names}
+    made = {(one, other): numbers.contrast(found[one], found[other]) for one, other in pairs(models, histories, names)}
+    tested = corrected({pair: contrast for pair, contrast in made.items() if contrast is not None})
+    differences = {
+        f"{one} minus {other}": (contrast, str(contrast.difference.values)) for (one, other), contrast in tested.items()
+    }
+    if not differences:
+        return [shares]
+    return [shares, contrast_table("Entity named: differences", differences, "% points", ".0f", EFFECT)]
+
+
+def _percent(found: Named) -> Named:
+    return {session: {turn: 100 * value for turn, value in turns.items()} for session, turns in found.items()}
 
 
 def _row(name: str, played: Sequence[Played], questions: Sequence[Question], numbers: Numbers) -> tuple[str, ...]:
     found = [resolved(played, questions, keep) for _, keep in DISTANCES]
     values = [value for turns in found[0].values() for value in turns.values()]
-    cells = (written(numbers.mean(one), ".0%") for one in found)
+    cells = (share(numbers.mean(one)) for one in found)
     return name, f"{sum(values):.0f}/{len(values)}", *cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, written
+from parrot_lite.evaluate.estimates import Numbers, share
 from parrot_lite.evaluate.records import Played
 from parrot_lite.table import Table
 from parrot_lite.words import runs
@@ -47,14 +47,14 @@ def table(players: Sequence[str], played: Sequence[Played], numbers: Numbers) ->
     for player in players:
         mine = {one.dialogue.id: dict(enumerate(one.dialogue.answers, 1)) for one in played if one.model == player}
         shares = {
-            session: {turn: share for turn, text in answers.items() if (share := repeated(text)) is not None}
+            session: {turn: part for turn, text in answers.items() if (part := repeated(text)) is not None}
             for session, answers in mine.items()
         }
         ends = {
             session: {turn: float(loops(text)) for turn, text in answers.items()} for session, answers in mine.items()
         }
         count = sum(map(len, mine.values()))
-        cells = written(numbers.mean(shares), ".1%"), written(numbers.mean(ends), ".1%")
+        cells = share(numbers.mean(shares), ".1%"), share(numbers.mean(ends), ".1%")
         rows.append((player, str(count), *cells))
     return Table(
         "Repetition in answers",

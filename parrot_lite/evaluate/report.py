@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parrot_lite.evaluate import context_use, entities, repetition, scores
 from parrot_lite.evaluate.bench import QUESTIONS
-from parrot_lite.evaluate.estimates import Numbers
+from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.records import Likelihood, Played, Question, player
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
@@ -63,14 +63,19 @@ def build(recipe: Recipe) -> Report:
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
         ("seed", str(recipe.run.seed)),
-        ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),
+        ("intervals", INTERVALS),
+        ("p values", numbers.tests),
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables += [scores.overall(players, judgments, played, numbers), *scores.by_turn(players, judgments, numbers)]
-    tables += [*entities.tables(models, played, questions, numbers), repetition.table(players, played, numbers)]
+        tables.append(scores.overall(players, judgments, played, numbers))
+        tables += scores.differences(models, recipe.eval.history, judgments, numbers, recipe.eval.effect)
+        tables += scores.by_turn(players, judgments, numbers)
+        tables += scores.by_category(players, judgments, numbers)
+    tables += entities.tables(models, recipe.eval.history, played, questions, numbers)
+    tables.append(repetition.table(players, played, numbers))
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers)
+        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.effect)
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),

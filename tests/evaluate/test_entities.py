@@ -92,17 +92,28 @@ def test_the_table_sets_the_own_history_against_the_others() -> None:
         _played("1", "xoxoxo", history="reference"),
         _played("1", "xxxxxx", "other"),
     ]
-    (table,) = tables(["m", "other", "unplayed"], played, QUESTIONS, NUMBERS)
-    rows = {row[0]: row[1:] for row in table.rows if not row[0].startswith(" ")}
-    assert list(rows) == ["m", "m (reference history)", "m (history hidden)", "other"]
-    assert rows["m"] == ("4/8", "50% [25%, 75%]", "50% [0%, 100%]", "50% [0%, 100%]")
-    assert rows["m (history hidden)"] == ("1/8", "12% [0%, 25%]", "25% [0%, 50%]", "0% [0%, 0%]")
-    assert rows["m (reference history)"][:2] == ("3/4", "75% [-, -]")
-    assert rows["other"][:2] == ("0/4", "0% [-, -]")
-    differences = [row[2] for row in table.rows if row[0] == "  own minus this"]
-    assert [cell.split("\n")[0] for cell in differences] == ["+0% [-, -]", "+38% [+25%, +50%]"]
+    table, differences = tables(["m", "other", "unplayed"], ["own", "reference", "hidden"], played, QUESTIONS, NUMBERS)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == ["m", "other", "m (reference history)", "m (history hidden)"]
+    counts_and_means = {name: [cell.split()[0] for cell in cells] for name, cells in rows.items()}
+    assert counts_and_means == {  # all, near (turns 2 and 6), far (turn 5)
+        "m": ["4/8", "50%", "50%", "50%"],
+        "other": ["0/4", "0%", "0%", "0%"],
+        "m (reference history)": ["3/4", "75%", "100%", "0%"],
+        "m (history hidden)": ["1/8", "12%", "25%", "0%"],
+    }
+    assert {row[0]: row[1].split()[0] for row in differences.rows} == {
+        "other minus m": "-75",  # in session 1, which both played
+        "m minus m (reference history)": "+0",
+        "m minus m (history hidden)": "+38",
+    }
+
+
+def test_no_differences_where_one_player_is_alone() -> None:
+    (table,) = tables(["m"], ["own"], [_played("1", "oooo")], QUESTIONS, NUMBERS)
+    assert [row[:2] for row in table.rows] == [("m", "2/2")]
 
 
 def test_no_table_where_no_query_has_an_entity() -> None:
     bare = [question.model_copy(update={"labels": ()}) for question in QUESTIONS]
-    assert tables(["m"], [_played("1", "xo")], bare, NUMBERS) == []
+    assert tables(["m"], ["own"], [_played("1", "xo")], bare, NUMBERS) == []

@@ -110,7 +110,7 @@ def test_parser_and_means_agree_with_800_gpt4_judgments() -> None:
     found = scores(judgments)
     assert set(found) == set(expected)
     for model, sessions in found.items():
-        estimate = mean(sessions, 100, 0)
+        estimate = mean(sessions)
         assert estimate is not None
         assert (estimate.mean, estimate.values) == (pytest.approx(expected[model]["avg"]), expected[model]["n"])
         for turn in (1, 2):

@@ -71,6 +71,6 @@ def test_the_table_counts_by_answer() -> None:
     # Of m's answers three are long enough for a share: 0, 8 of 9, 0; one of four loops.
     assert rows[0][:2] == ("m", "4")
     assert rows[0][2].startswith("29.6% [")
-    assert rows[0][3] == "25.0% [0.0%, 50.0%]"
+    assert rows[0][3] == "25.0% [0.0%, 100.0%]"
     assert rows[1] == ("n", "1", "0.0% [-, -]", "0.0% [-, -]")
     assert rows[2] == ("none", "0", "-", "-")

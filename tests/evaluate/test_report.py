@@ -73,18 +73,22 @@ def test_scores_coverage_and_paired_difference(recipe: Recipe) -> None:
     _finish(recipe, [*base, _judgment("base", "2", 2, 3), *sft, _judgment("sft", "2", 2, 4)])
     tables = _tables(recipe)
     rows = {row[0]: row for row in tables["Judge score, 1 to 10"].rows}
-    assert list(rows) == ["base", "sft", "  minus base", "capo"]
-    assert rows["base"][1:] == ("3.50 [3.00, 4.00]", "4/4 judged", "3")
+    assert list(rows) == ["base", "sft", "capo"]
+    assert rows["base"][1:] == ("3.50 [-2.85, 9.85]", "4/4 judged", "3")  # 3 and 4 in mean: 3.5 -+ 12.706 x 0.5
     assert rows["sft"][1].startswith("5.00 [")
     assert rows["sft"][2] == "3/4 judged"
-    assert rows["  minus base"][1:] == ("+1.00 [+1.00, +1.00]", "3 in both", "")  # no spread: nothing detectable
     assert rows["capo"][1:] == ("-", "0/0 judged", "3")
+    difference = tables["Judge score: differences"]
+    assert difference.rows == (
+        ("sft minus base", "+1.00 [+1.00, +1.00]", "-", "-", "-", "-", "3/4"),  # no spread: nothing to be told
+    )
+    assert not any("cannot show anything" in note for note in difference.notes)
     by_turn = tables["Judge score by turn"]
     assert by_turn.head == ("Turn", "base", "sft", "capo")
     assert by_turn.rows == (
-        ("1", "4.50 [4.00, 5.00] 2/2", "5.50 [5.00, 6.00] 2/2", "- 0/0"),
-        ("2", "2.50 [2.00, 3.00] 2/2", "4.00 [-, -] 1/2", "- 0/0"),
-        ("all", "3.50 [3.00, 4.00] 4/4", f"{rows['sft'][1]} 3/4", "- 0/0"),
+        ("1", "4.50 [-1.85, 10.85] 2/2", "5.50 [-0.85, 11.85] 2/2", "- 0/0"),
+        ("2", "2.50 [-3.85, 8.85] 2/2", "4.00 [-, -] 1/2", "- 0/0"),
+        ("all", "3.50 [-2.85, 9.85] 4/4", f"{rows['sft'][1]} 3/4", "- 0/0"),
     )
     (note,) = (note for note in by_turn.notes if "are missing" in note)
     assert "base 4/4, sft 3/4, capo 0/4): the models' means are over different turns" in note
@@ -104,18 +108,41 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
     ]
     _finish(recipe, judgments, records)
     tables = _tables(recipe)
-    rows = tables["Judge score, 1 to 10"].rows
-    labels = ["base", "sft", "  minus base", "capo", "  minus base", "  minus sft"]
-    assert [row[0] for row in rows] == labels
-    assert [row[1] for row in rows[2::2]] == [
-        "+2.00 [+1.00, +3.00]\ndetectable 1.43",
-        "+3.50 [+2.00, +5.00]\ndetectable 2.14",
+    pairs = ["sft minus base", "capo minus base", "capo minus sft"]
+    # Two sessions: t with one degree of freedom, and no way to exchange models that gives a p below 0.5.
+    assert tables["Judge score: differences"].rows == (
+        ("sft minus base", "+2.00 [-10.71, +14.71]", "0.500", "1.000", "16.33", "395", "2/2"),
+        ("capo minus base", "+3.50 [-15.56, +22.56]", "0.500", "1.000", "24.50", "885", "2/2"),
+        ("capo minus sft", "+1.50 [-4.85, +7.85]", "0.500", "1.000", "8.17", "101", "2/2"),
+    )
+    assert any("2 sessions cannot show anything" in note for note in tables["Judge score: differences"].notes)
+    context = tables["Context use at context-dependent turns: differences"].rows
+    assert [row[0] for row in context] == [
+        f"{name}: {pair}" for name in ("NLL", "PMI-swap", "PMI-none") for pair in pairs
     ]
-    assert rows[5][1:] == ("+1.50 [+1.00, +2.00]\ndetectable 0.71", "2 in both", "")
-    context = tables["Context use at context-dependent turns"].rows
-    assert [row[0] for row in context] == labels
-    assert context[4][1:3] == ("2, 2", "-0.200 [-0.400, +0.000]\ndetectable 0.286")
-    assert context[5][1:3] == ("2, 2", "-0.100 [-0.200, +0.000]\ndetectable 0.143")
+    assert context[1] == (
+        "NLL: capo minus base", "-0.200 [-2.741, +2.341]", "1.000", "1.000", "3.267", "700", "2, 2"
+    )  # fmt: skip
+    assert "Holm p: corrected for the 9 tested" in " ".join(
+        tables["Context use at context-dependent turns: differences"].notes
+    )
+
+
+def test_categories_are_told_apart_where_there_are_several(recipe: Recipe) -> None:
+    judgments = [_judgment("base", "1", 1, 4), _judgment("base", "1", 2, 8)]
+    other = _judgment("base", "2", 1, 5).model_copy(update={"category": "coding"})
+    _finish(recipe, [*judgments, other])
+    table = _tables(recipe)["Judge score by category"]
+    assert table.head == ("Category", "base", "sft", "capo")
+    assert table.rows == (
+        ("coding", "5.00 [-, -] 1/1", "- 0/0", "- 0/0"),
+        ("math", "6.00 [-, -] 2/2", "- 0/0", "- 0/0"),
+    )
+
+
+def test_one_category_needs_no_table_of_its_own(recipe: Recipe) -> None:
+    _finish(recipe, [_judgment("base", "1", 1, 4)])
+    assert "Judge score by category" not in _tables(recipe)
 
 
 def test_turns_missing_for_all_models_alike_are_told(recipe: Recipe) -> None:
@@ -147,10 +174,12 @@ def test_many_models_with_long_names_keep_the_width(tmp_path: Path, capsys: pyte
     assert "\u2026" not in screen
 
 
-def test_more_resamples_need_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
+def test_what_only_the_report_uses_needs_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
     _finish(recipe, [_judgment("base", "1", 1, 5)])
-    other = load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300"])
-    assert dict(build(other).facts)["intervals"].startswith("95%, 300 bootstrap draws")
+    other = load(
+        DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300", "eval.effect=1", "eval.probe.effect=1"]
+    )
+    assert "(all ways up to 12 sessions, 300 beyond)" in dict(build(other).facts)["p values"]
 
 
 def test_per_token_measures_by_hand() -> None:
@@ -174,10 +203,14 @@ def test_context_use_by_hand(recipe: Recipe) -> None:
     _finish(recipe, [], records)
     tables = _tables(recipe)
     assert tables["Context use at context-dependent turns"].rows == (
-        ("base", "2, 2", "2.000 [1.500, 2.500]", "0.400 [0.300, 0.500]", "0.200 [0.100, 0.300]"),
+        ("base", "2, 2", "2.000 [-4.353, 8.353]", "0.400 [-0.871, 1.671]", "0.200 [-1.071, 1.471]"),
         ("sft", "1, 1", "1.400 [-, -]", "0.700 [-, -]", "0.400 [-, -]"),
-        ("  minus base", "1, 1", "-0.100 [-, -]", "+0.200 [-, -]", "+0.100 [-, -]"),
         ("capo", "-", "-", "-", "-"),
+    )
+    assert tables["Context use at context-dependent turns: differences"].rows == (
+        ("NLL: sft minus base", "-0.100 [-, -]", "-", "-", "-", "-", "1, 1"),
+        ("PMI-swap: sft minus base", "+0.200 [-, -]", "-", "-", "-", "-", "1, 1"),
+        ("PMI-none: sft minus base", "+0.100 [-, -]", "-", "-", "-", "-", "1, 1"),
     )
     assert tables["Context use at other turns"].rows[0][1:] == ("1, 1", "1.000 [-, -]", "0.000 [-, -]", "-0.100 [-, -]")
 
