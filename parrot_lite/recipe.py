@@ -592,7 +592,8 @@ class Judge(Section):
     )
     references: str | None = Field(
         default=None,
-        description="reference answers in place of the benchmark's own: a file of FastChat's reference_answer/",
+        description="what the judge is shown as correct in place of the benchmark's references: a file of FastChat's "
+        "reference_answer/ (MT-Bench as published is judged by GPT-4's answers, not by its own references)",
     )
     max_tokens: Positive = Field(default=512, description="new tokens a verdict may have, what it thinks included")
     verdict: Literal["written", "expected", "json"] = Field(

@@ -146,11 +146,18 @@ def test_every_history_is_played_judged_and_told_apart(tmp_path: Path, capsys: p
     ]
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
+    keys: dict[str, object] = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
     recipe = _recipe(tmp_path)
+    assert recipe.eval.judge is not None
+    keys["judge"] = recipe.eval.judge.model_copy(update={"pairs": (("sft", "base"),)})
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=keys)})
     evaluation.run(recipe)
     folder = recipe.folder("eval")
+    compared = [(one.model_a, one.model_b, one.dialogue) for one in read(folder / "comparisons.jsonl", Comparison)]
+    modes = {"": "abc", " (reference history)": "ab", " (history hidden)": "abc"}
+    assert sorted(compared) == sorted(
+        (f"sft{mode}", f"base{mode}", id) for mode, ids in modes.items() for id in ids for _ in (1, 2)
+    )
     played = {(one.model, one.dialogue.id): one for one in read(folder / "answers.jsonl", Played)}
     names = [f"{model}{mode}" for model in ("base", "sft", "capo") for mode in ("", " (history hidden)")]
     wanted = {(name, id) for name in names for id in "abc"}

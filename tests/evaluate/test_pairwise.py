@@ -36,7 +36,7 @@ def _compare(
 ) -> tuple[Speaker, list[Comparison]]:
     chat = Speaker(say)
     prompts = load_prompts(spec.pair_prompt, pair=True)
-    groups = compare(played or (NEW, OLD), [QUESTION], chat, prompts, spec, 0, (1, 4), skip)
+    groups = compare(played or (NEW, OLD), [QUESTION], [("new", "old")], chat, prompts, spec, 0, (1, 4), skip)
     return chat, [one for group in groups for one in group]
 
 
