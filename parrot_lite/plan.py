@@ -600,6 +600,11 @@ def _eval(outlook: Outlook) -> Planned:
         verdicts, weighed = number * len(e.models), e.judge.verdict == "expected"
         shown = sum(heard) * len(e.models) + verdicts * (answer + told)
         calls.append(Calls("judge", e.judge.chat, verdicts, shown, 0 if weighed else verdicts * written, rounds=2))
+        looks = 2 * sum(len(question.queries) for question in questions) * len(e.judge.pairs)  # one an order
+        if looks:
+            told = _words(f"judge-{e.judge.pair_prompt}.txt")
+            shown = looks * (2 * sum(heard) / number + 2 * answer + told)  # at both sessions
+            calls.append(Calls("pairs", e.judge.chat, looks, shown, 0 if weighed else looks * written, rounds=2))
     plays_each = f"{number:,} turns a model" + (f", {' and '.join(e.history)} history" if e.history[1:] else "")
     return Planned(reads, len(questions), plays_each, tuple(calls))
 

@@ -288,6 +288,10 @@ def test_playing_and_judging_by_hand(tmp_path):
     assert figures(row.calls[3]) == (6, round(3 * (read + 200) + 6 * told), 0)  # weighed, not written
     written = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.judge.verdict=written"), "eval")
     assert written.calls[3].generated == 6 * 150
+    pairs = 'eval.judge.pairs=[["capo", "sft"]]'
+    compared = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.max_tokens=100", pairs), "eval").calls[4]
+    told = len((ROOT / "parrot_lite/data/prompts/judge-pair.txt").read_text().split()) * 4 / 3
+    assert figures(compared) == (4, round(4 * (read + 200) + 4 * told), 0)  # two turns, both orders, two sessions each
     assert planned(outlook(tmp_path, "eval.bench=/nonexistent"), "eval").reads == "/nonexistent: no such file or folder"
 
 
@@ -404,7 +408,7 @@ class TestPrinted:
         # 320,000 answers of 5 s, 64 at once; how long the local asker takes, nobody knows.
         assert rows["collect"][-3:] == [">", "6.9", "a"]
         (total,) = [line.split() for line in lines if line.startswith("to come")]
-        assert total[-2:] == [">", "7.8"]
+        assert total[-2:] == [">", "7.9"]
         asked = next(line.split() for line in lines if line.startswith("  answerer"))
         # 40,000 x (37 x 44 + 29 x 274) tokens read and 320,000 x 270 written, at 99 a million
         assert asked[-1] == ("—" if prices == "{}" else "46,466.64")

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, entities, repetition, scores
+from parrot_lite.evaluate import context_use, entities, pairwise, repetition, scores
 from parrot_lite.evaluate.bench import QUESTIONS
+from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import Likelihood, Played, Question, player
+from parrot_lite.evaluate.records import Comparison, Likelihood, Played, Question, player
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -72,14 +73,19 @@ def build(recipe: Recipe) -> Report:
         tables += scores.differences(models, recipe.eval.history, judgments, numbers, recipe.eval.effect)
         tables += scores.by_turn(players, judgments, numbers)
         tables += scores.by_category(players, judgments, numbers)
+    if recipe.eval.judge and recipe.eval.judge.pairs:
+        tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
     tables += entities.tables(models, recipe.eval.history, played, questions, numbers)
     tables.append(repetition.table(players, played, numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.effect)
+    card = judge_card(recipe) if recipe.eval.judge else None
+    if card is not None:
+        tables.append(card.table())
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
-        warnings=tuple(_warnings(recipe, judges)),
+        warnings=(*([card.red_line] if card and card.red_line else []), *_warnings(recipe, judges)),
         tables=tuple(tables),
     )
 

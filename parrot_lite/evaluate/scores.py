@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from parrot_lite.evaluate.estimates import Numbers, contrast_table, pairs, written
-from parrot_lite.evaluate.judge import NO_ANSWER
 from parrot_lite.evaluate.records import Played
 from parrot_lite.evaluate.statistics import Contrast, corrected
 from parrot_lite.recipe import History
 from parrot_lite.table import Table
-from parrot_lite.types import Judgment
+from parrot_lite.types import NO_ANSWER, Judgment
 
 CELL = 28  # "10.00 [10.00, 10.00] 128/128"
 ACROSS = 3  # such cells in a row

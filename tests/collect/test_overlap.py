@@ -165,7 +165,7 @@ def test_the_verb(tmp_path: Path) -> None:
     lines = out.splitlines()
     assert (code, lines[0]) == (1, f"{data}: dirty query 2: equal in bundled")
     assert lines[1] == f"{data}: 3 rows, 4 queries"
-    assert lines[-1].split() == ["bundled", "128", "1", "0"]
+    assert lines[-1].split() == ["bundled", "640", "1", "0"]
 
     code, out, _ = parrot(data, "--with", own, "--answers")
     assert code == 1

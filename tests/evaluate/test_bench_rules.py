@@ -17,7 +17,6 @@ from parrot_lite.evaluate.records import Label, Question
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 OTHERS = (DATA / "mt_bench" / "question.jsonl", DATA / "mt_eval" / "followup_sessions.jsonl")
-PENDING = {"size", "entities", "phenomena", "distance"}  # what the bundled sessions do not keep to yet
 
 QUERIES = (
     "Halldor keeps bees behind the old customs house. Suggest four names for his honey.",
@@ -214,7 +213,7 @@ def test_the_bundled_size_and_references() -> None:
 
 def test_the_bundled_benchmark_keeps_to_the_rules() -> None:
     questions = bench.load("bundled")
-    broken = [str(one) for one in findings(questions, (*GENERAL, *DESIGN, *BUNDLED)) if one.rule not in PENDING]
+    broken = [str(one) for one in findings(questions, (*GENERAL, *DESIGN, *BUNDLED))]
     assert broken == []
 
 

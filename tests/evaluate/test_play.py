@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from parrot_lite.evaluate import records
 from parrot_lite.evaluate.bench import playable
-from parrot_lite.evaluate.judge import load_prompts, render
+from parrot_lite.evaluate.judge import heard
 from parrot_lite.evaluate.play import play
+from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import Played, Question, transcript
 from parrot_lite.recipe import Decoding, History, Local, Scripted, Server
 from parrot_lite.types import Dialogue, Reply, Role
@@ -138,7 +139,7 @@ def test_the_reference_history_is_fed_whatever_the_model_answers() -> None:
     assert played.dialogue.answers == ("to q asks 1 of 1", "to q asks 2 of 2", "to q asks 3 of 3")
     assert _said(transcript(played, 1)) == ["q asks 1", "to q asks 1 of 1"]
     assert _said(transcript(played, 3)) == ["q asks 1", "R1", "q asks 2", "R2", "q asks 3", "to q asks 3 of 3"]
-    shown = render(load_prompts("single")[0], transcript(played, 2), 2, None)
+    shown = load_prompts("single").single(heard(played, question, 2)).text
     assert "R1" in shown
     assert "to q asks 2 of 2" in shown
     assert "to q asks 1" not in shown
