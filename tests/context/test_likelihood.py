@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from parrot_lite.context import Asked, likelihood, other_history
-from parrot_lite.context.likelihood import Likelihood, grown, histories
+from parrot_lite.context.likelihood import Likelihood, histories
 from parrot_lite.evaluate import probe
 from parrot_lite.lm.model import load_for_inference, load_renderer
-from parrot_lite.lm.tree import Limb
 from parrot_lite.recipe import Dependence
 from parrot_lite.types import Dialogue, Turn, derive_seed
 from tests.tiny import first_turns, recipe, tiny_model
@@ -20,18 +19,6 @@ from tests.tiny import first_turns, recipe, tiny_model
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with tiny_model(tmp_path_factory.mktemp("base") / "tiny") as folder:
         yield folder
-
-
-def test_rows_that_share_their_beginning_are_laid_down_once() -> None:
-    tree = grown([((1, 2, 3, 4), (8, 9)), ((1, 2, 5), (8, 9)), ((7,), (8, 9)), ((1, 2, 3), (8, 9))])
-    assert list(tree.ids) == [1, 2, 3, 4, 8, 9, 5, 8, 9, 7, 8, 9, 8, 9]
-    assert tree.limbs == (Limb(0, 0, 0, 6), Limb(0, 2, 6, 9), Limb(9, 9, 9, 12), Limb(0, 3, 12, 14))
-    assert [list(tree.way(answer)) for answer in tree.answers] == [
-        [1, 2, 3, 4, 8, 9],
-        [1, 2, 5, 8, 9],
-        [7, 8, 9],
-        [1, 2, 3, 8, 9],
-    ]
 
 
 def test_the_histories_by_hand() -> None:
