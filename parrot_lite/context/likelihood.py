@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from parrot_lite.context import Asked, Verdict, other_history
+from parrot_lite.context import Asked, Verdict
+from parrot_lite.context.histories import histories, other_history
 from parrot_lite.lm import attention
 from parrot_lite.lm.forest import forest
 from parrot_lite.lm.likelihood import answer_log_probs
@@ -40,7 +41,7 @@ class Likelihood:
         if asked.answer is None or not asked.history:
             return said
         try:
-            ways = histories(asked, other_history(self._sessions, asked.id, asked.turn, self._seed))
+            ways = histories(asked.history, other_history(self._sessions, asked.id, asked.turn, self._seed))
         except ValueError:
             return said.model_copy(update={"why": "no other session to swap with"})
         query = Turn(role="user", content=asked.query.strip())
@@ -52,11 +53,6 @@ class Likelihood:
         log_probs = answer_log_probs(self._model, tree).tolist()
         scores = dict(zip(ways, (total / len(rows[0][1]) for total in log_probs), strict=True))
         return said.model_copy(update=_decide(scores, self._settings.nats))
-
-
-def histories(asked: Asked, other: Sequence[Turn]) -> dict[str, tuple[Turn, ...]]:
-    """The true history and the spoiled ones, by name. A history of one exchange is withheld when shortened."""
-    return {"true": asked.history, "swapped": tuple(other), "shortened": asked.history[:-2], "withheld": ()}
 
 
 def _decide(scores: Mapping[str, float], nats: Mapping[Spoiled, float]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from parrot_lite.chat import Chat, all_at_once, inputs_of, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, judge, play, report
+from parrot_lite.evaluate import bench, judge, play, report, written
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.progress import progress, say
-from parrot_lite.recipe import ChatSpec, Judge, Recipe
+from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
 from parrot_lite.store import RunFolder, read, require, stage_folder
 from parrot_lite.types import Judgment, derive_seed
 
@@ -31,19 +31,33 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
-    check_prices(recipe, [*recipe.eval.models.values(), *([recipe.eval.judge.chat] if recipe.eval.judge else [])])
+        if recipe.eval.probe.bench_from is not None and len(questions) < 2:
+            what = "the probe swaps histories between sessions and needs two of the benchmark"
+            raise UserError(what, "eval.probe.bench_from", "Raise eval.sessions, or leave it out")
+    check_prices(recipe, _speakers(recipe.eval))
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
             with Meter(recipe, folder.path) as meter:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
                     _judge(recipe, recipe.eval.judge, folder, questions, meter)
+                if recipe.eval.probe is not None:
+                    written.run(recipe, recipe.eval.probe, folder, meter)
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
                 from parrot_lite.evaluate import probe  # needs torch
 
                 probe.run(recipe, folder)
     report.show(recipe)
+
+
+def _speakers(settings: Eval) -> list[ChatSpec]:
+    found = [*settings.models.values()]
+    if settings.judge is not None:
+        found.append(settings.judge.chat)
+    if settings.probe is not None and settings.probe.writer is not None:
+        found.append(settings.probe.writer)
+    return found
 
 
 def _inputs(recipe: Recipe) -> dict[str, Path]:
@@ -56,6 +70,8 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
         inputs["prompt: repair"] = judge.REPAIR
     if recipe.eval.probe is not None:
         inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
+        if recipe.eval.probe.writer is not None:
+            inputs |= {f"writer: {key}": path for key, path in inputs_of(recipe.eval.probe.writer, recipe).items()}
     return inputs
 
 

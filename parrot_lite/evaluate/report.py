@@ -5,13 +5,14 @@ Reads the finished eval folder only, so it prints again at any time what was mea
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from parrot_lite.evaluate import context_use, scores
 from parrot_lite.evaluate.estimates import Numbers
-from parrot_lite.evaluate.records import Likelihood, Played
+from parrot_lite.evaluate.records import LEFT_OUT, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -64,13 +65,19 @@ def build(recipe: Recipe) -> Report:
     if recipe.eval.judge:
         tables += [scores.overall(models, judgments, played, numbers), *scores.by_turn(models, judgments, numbers)]
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers)
+        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.guard, _left_out(folder))
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
         warnings=tuple(_warnings(recipe, judges)),
         tables=tuple(tables),
     )
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    """What the probe left out, by reason."""
+    counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
+    return {name.removeprefix(LEFT_OUT): count for name, count in counts.items() if name.startswith(LEFT_OUT)}
 
 
 def _source(spec: ChatSpec, recipe: Recipe) -> str:

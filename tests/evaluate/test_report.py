@@ -5,17 +5,18 @@ from __future__ import annotations
 import doctest
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import estimates, report
 from parrot_lite.evaluate.context_use import Cell, per_token, pmi
-from parrot_lite.evaluate.records import Condition, Likelihood, Played
+from parrot_lite.evaluate.records import Likelihood, Phenomenon, Played
 from parrot_lite.evaluate.report import build, run, size
 from parrot_lite.recipe import Recipe, dump, load
 from parrot_lite.table import Table
-from parrot_lite.types import Dialogue, Judgment, Record
+from parrot_lite.types import Condition, Dialogue, Judgment, Record
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 
@@ -52,10 +53,10 @@ def _judgment(model: str, dialogue: str, turn: int, score: float | None) -> Judg
 
 
 def _likelihoods(model: str, session: str, turn: int, rule: str | None, **nats: float) -> list[Likelihood]:
-    conditions: dict[Condition, float] = {"true": nats["true"], "swap": nats["swap"], "none": nats["none"]}
     return [
         Likelihood(model=model, dialogue=session, turn=turn, rule=rule, condition=condition, nll=nll, tokens=10)
-        for condition, nll in conditions.items()
+        for condition in get_args(Condition)
+        if (nll := nats.get(condition)) is not None
     ]
 
 
@@ -100,7 +101,7 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
         record
         for number, model in enumerate(given)
         for session, true in (("a", 15), ("b", 25 - 2 * number))
-        for record in _likelihoods(model, session, 2, "pronoun", true=true, swap=30, none=30)
+        for record in _likelihoods(model, session, 2, "pronoun", true=true, swapped=30, withheld=30)
     ]
     _finish(recipe, judgments, records)
     tables = _tables(recipe)
@@ -112,10 +113,10 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
         "+3.50 [+2.00, +5.00]\ndetectable 2.14",
     ]
     assert rows[5][1:] == ("+1.50 [+1.00, +2.00]\ndetectable 0.71", "2 in both", "")
-    context = tables["Context use at context-dependent turns"].rows
+    context = tables["PMI-swap of the session's answers"].rows
     assert [row[0] for row in context] == labels
-    assert context[4][1:3] == ("2, 2", "-0.200 [-0.400, +0.000]\ndetectable 0.286")
-    assert context[5][1:3] == ("2, 2", "-0.100 [-0.200, +0.000]\ndetectable 0.143")
+    assert context[4][1:3] == ("2 + 0", "+0.200 [+0.000, +0.400]\ndetectable 0.286")
+    assert context[5][1:3] == ("2 + 0", "+0.100 [+0.000, +0.200]\ndetectable 0.143")
 
 
 def test_turns_missing_for_all_models_alike_are_told(recipe: Recipe) -> None:
@@ -155,36 +156,106 @@ def test_more_resamples_need_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_per_token_measures_by_hand() -> None:
     cells: dict[tuple[str, int], dict[Condition, Cell]] = {
-        ("a", 1): {"true": (10.0, 10), "swap": (16.0, 10)},
-        ("a", 2): {"true": (50.0, 30), "swap": (52.0, 30), "none": (53.0, 30)},
+        ("a", 1): {"true": (10.0, 10), "swapped": (16.0, 10)},
+        ("a", 2): {"true": (50.0, 30), "swapped": (52.0, 30), "withheld": (53.0, 30)},
         ("b", 1): {"true": (4.0, 4)},
     }
     assert per_token(cells, "true") == {"a": {0: 1.5}, "b": {0: 1.0}}
-    assert pmi(cells, "swap") == {"a": {0: pytest.approx(8 / 40)}}
-    assert pmi(cells, "none") == {"a": {0: pytest.approx(3 / 30)}}  # turn 1 has no such condition: left out of both
+    assert pmi(cells, "swapped") == {"a": {0: pytest.approx(8 / 40)}}
+    assert pmi(cells, "withheld") == {"a": {0: pytest.approx(3 / 30)}}  # turn 1 has no such condition: left out of both
 
 
 def test_context_use_by_hand(recipe: Recipe) -> None:
     records = [
-        *_likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18),
-        *_likelihoods("base", "b", 2, "pronoun", true=25, swap=28, none=26),
-        *_likelihoods("base", "b", 3, None, true=10, swap=10, none=9),
-        *_likelihoods("sft", "a", 2, "pronoun", true=14, swap=21, none=18),
+        *_likelihoods("base", "a", 1, None, true=30),
+        *_likelihoods("base", "a", 2, "pronoun", true=15, swapped=20, withheld=18),
+        *_likelihoods("base", "b", 2, "pronoun", true=25, swapped=28, withheld=26),
+        *_likelihoods("base", "b", 3, None, true=10, swapped=11, shortened=14, scrambled=12, withheld=9),
+        *_likelihoods("sft", "a", 1, None, true=31),
+        *_likelihoods("sft", "a", 2, "pronoun", true=14, swapped=21, withheld=18),
+        *_likelihoods("sft", "b", 3, None, true=12, swapped=15, shortened=14, scrambled=12, withheld=9),
     ]
     _finish(recipe, [], records)
     tables = _tables(recipe)
-    assert tables["Context use at context-dependent turns"].rows == (
-        ("base", "2, 2", "2.000 [1.500, 2.500]", "0.400 [0.300, 0.500]", "0.200 [0.100, 0.300]"),
-        ("sft", "1, 1", "1.400 [-, -]", "0.700 [-, -]", "0.400 [-, -]"),
-        ("  minus base", "1, 1", "-0.100 [-, -]", "+0.200 [-, -]", "+0.100 [-, -]"),
+    assert tables["PMI-swap of the session's answers"].rows == (
+        ("base", "2 + 1", "0.400 [0.300, 0.500]", "0.100 [-, -]", "+0.200 [-, -]"),  # of b alone: 0.3 - 0.1
+        ("sft", "1 + 1", "0.700 [-, -]", "0.300 [-, -]", "-"),  # no session has both kinds
+        ("  minus base", "1 + 1", "+0.200 [-, -]", "+0.200 [-, -]", "-"),
         ("capo", "-", "-", "-", "-"),
     )
-    assert tables["Context use at other turns"].rows[0][1:] == ("1, 1", "1.000 [-, -]", "0.000 [-, -]", "-0.100 [-, -]")
+    last = tables["PMI-last of the session's answers"].rows
+    assert last[0] == ("base", "0 + 1", "-", "0.400 [-, -]", "-")
+    assert last[2] == ("  minus base", "0 + 1", "-", "-0.200 [-, -]", "-")
+    assert tables["PMI-scramble of the session's answers"].rows[0][3] == "0.200 [-, -]"
+    assert tables["PMI-none of the session's answers"].rows[0][2:4] == ("0.200 [0.100, 0.300]", "-0.100 [-, -]")
+    by_turn = tables["PMI-swap of the session's answers by turn"]
+    assert by_turn.head == ("Turn", "base", "sft", "capo")
+    assert by_turn.rows == (
+        ("2", "0.400 [0.300, 0.500] 2", "0.700 [-, -] 1", "- 0"),
+        ("3", "0.100 [-, -] 1", "0.300 [-, -] 1", "- 0"),
+    )
+    assert [row[0] for row in tables["PMI-last of the session's answers by turn"].rows] == ["3"]
+    guards = tables["NLL under the true history"]
+    assert guards.head == ("Model", "Session's answers [95%]", "First answers [95%]")
+    assert guards.rows[0] == ("base", "1.625 [1.500, 1.750]", "3.000 [-, -]")  # a: 15/10, b: 35/20
+    # Over the turns of both: a falls by 0.1, b rises by 0.2.
+    assert guards.rows[2] == (
+        "  minus base",
+        "+0.050 [-0.100, +0.200]\ndetectable 0.214\nnot below +0.05",
+        "+0.100 [-, -]\nabove +0.05",
+    )
+
+
+def test_the_difference_of_differences_is_of_sessions_that_have_both_kinds(recipe: Recipe) -> None:
+    records = [
+        record
+        for number, model in enumerate(("base", "sft"))
+        for session in "ab"
+        for turn, rule, swapped in ((2, "pronoun", 14 + 3 * number), (3, None, 12 + number))
+        for record in _likelihoods(model, session, turn, rule, true=10, swapped=swapped)
+    ]
+    _finish(recipe, [], [*records, *_likelihoods("sft", "c", 2, "pronoun", true=10, swapped=50)])
+    rows = _tables(recipe)["PMI-swap of the session's answers"].rows
+    apart = ("+0.200 [+0.200, +0.200]", "+0.400 [+0.400, +0.400]", "+0.200 [+0.200, +0.200]")
+    assert tuple(row[4] for row in rows[:3]) == apart
+    assert rows[1][1] == "3 + 2"
+    assert rows[1][2].startswith("1.800 [0.700, ")
+    assert rows[2][1] == "2 + 2"
+
+
+def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
+    (own, other) = _likelihoods("base", "a", 2, None, true=10, swapped=14)
+    kinds: dict[int, tuple[Phenomenon, ...]] = {2: ("anaphora", "ellipsis"), 3: ("self-contained", "shift")}
+    labelled = [
+        one.model_copy(update={"answer": "played", "phenomena": kinds[turn]})
+        for turn, swapped in ((2, 16), (3, 12))
+        for one in _likelihoods("base", "1", turn, "pronoun", true=10, swapped=swapped)
+    ]
+    written = [one.model_copy(update={"answer": "same-writer", "nll": one.nll + 1}) for one in (own, other)]
+    _finish(recipe, [], [own, other, *written, *labelled])
+    (recipe.folder("eval") / "manifest.json").write_text(
+        '{"counts": {"probe: sessions": 2, "probe, left out: same-writer, empty reply": 3}}'
+    )
+    tables = _tables(recipe)
+    assert tables["PMI-swap of the same writer's answers"].rows[0][1:4] == ("0 + 1", "-", "0.400 [-, -]")
+    played = tables["PMI-swap of the played answers"]
+    assert played.rows[0][1:4] == ("1 + 1", "0.600 [-, -]", "0.200 [-, -]")  # by label, whatever the rule says
+    by_phenomenon = tables["PMI-swap of the played answers by phenomenon"]
+    assert [row[:2] for row in by_phenomenon.rows] == [
+        ("anaphora", "0.600 [-, -] 1"),
+        ("ellipsis", "0.600 [-, -] 1"),
+        ("shift", "0.200 [-, -] 1"),
+        ("self-contained", "0.200 [-, -] 1"),
+    ]
+    assert by_phenomenon.notes[-1] == "Left out: 3 x same-writer, empty reply."
+    guards = tables["NLL under the true history"]
+    assert guards.head[1:] == ("Session's answers [95%]", "Same writer's answers [95%]")
+    assert guards.rows[0][1:] == ("1.000 [-, -]", "1.100 [-, -]")
 
 
 def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     judgments = [_judgment(model, id, turn, 5) for model in recipe.eval.models for id in "12" for turn in range(1, 9)]
-    likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18)
+    likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swapped=20, withheld=18)
     _finish(recipe, judgments, likelihoods)
     run(recipe)
     screen = capsys.readouterr().out
