@@ -17,7 +17,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect bench-load exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect bench-load bench-probe exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -98,6 +98,9 @@ bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a t
 
 bench-load: $(STAMP) ## collection against a faulty server: throughput, failures counted, memory
 	@$(BIN)/python recipes/bench/collection_load.py $(BENCH)
+
+bench-probe: $(STAMP) ## the probe: a session's histories as one token tree against a row for every answer
+	@$(BIN)/python recipes/bench/probe.py $(BENCH)
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)
