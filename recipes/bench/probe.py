@@ -9,8 +9,8 @@ they take turns within a round, the first of them alternating. Ratios are taken 
   rows   one forward pass a variant, logits at its answer alone
   tree   what the probe does: a session's variants laid down once, as many sessions a pass as tree_tokens hold
 
-Tokens are those that go through the model. Seconds count laying down, which tokenises, and scoring; cpu s are the processor's of all threads, which say more where
-others share the machine, and with one thread most. Loading is outside.
+Tokens are those that go through the model. Seconds count laying down, which tokenises, and scoring, not loading; cpu s
+are the processor's, of all threads: where others share the machine those of one thread say more.
 "apart" is the largest distance between the two ways, in nats a token.
 """
 
