@@ -592,6 +592,11 @@ def _eval(outlook: Outlook) -> Planned:
         verdicts, weighed = number * len(e.models), e.judge.verdict == "expected"
         heard = read * len(e.models) + verdicts * (answer + told)
         calls.append(Calls("judge", e.judge.chat, verdicts, heard, 0 if weighed else verdicts * written, rounds=2))
+        looks = 2 * number * len(e.judge.pairs)  # one an order, at both sessions
+        if looks:
+            told = _words(f"judge-{e.judge.pair_prompt}.txt")
+            heard = 4 * read * len(e.judge.pairs) + looks * (2 * answer + told)
+            calls.append(Calls("pairs", e.judge.chat, looks, heard, 0 if weighed else looks * written, rounds=2))
     return Planned(reads, len(questions), f"{number:,} turns a model", tuple(calls))
 
 

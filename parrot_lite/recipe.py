@@ -90,7 +90,10 @@ class Decoding(Section):
     max_tokens: Positive = Field(default=256, description="new tokens a reply may have; longer ones stop as 'length'")
     choices: tuple[str, ...] = Field(
         default=(),
-        description="the reply is one of these texts, with the probability of each (gguf and local speakers)",
+        description="the reply is one of these texts, with the probability of each",
+    )
+    json_schema: dict[str, Any] | None = Field(
+        default=None, description="the reply is a JSON object of this schema (server and gguf speakers)"
     )
 
 
@@ -565,12 +568,30 @@ class Judge(Section):
     """Who gives verdicts, and with which prompt file."""
 
     chat: ChatSpec = Field(description="who judges; preferably none of the models that are compared")
-    prompt: str = Field(default="single", description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file")
-    max_tokens: Positive = Field(default=512, description="new tokens a verdict may have; verdict = written only")
-    verdict: Literal["written", "expected"] = Field(
+    prompt: str = Field(
+        default="single",
+        description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file; a .jsonl file is FastChat's "
+        "judge_prompts.jsonl, whose prompts are chosen by turn and category as FastChat does",
+    )
+    references: str | None = Field(
+        default=None,
+        description="reference answers in place of the benchmark's own: a file of FastChat's reference_answer/",
+    )
+    max_tokens: Positive = Field(default=512, description="new tokens a verdict may have, what it thinks included")
+    verdict: Literal["written", "expected", "json"] = Field(
         default="written",
         description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
-        "that the judge gives to [[1]] ... [[10]] as its whole reply, for judges too small to follow a form",
+        "that the judge gives to [[1]] ... [[10]] as its whole reply, for judges too small to follow a form (prompt = "
+        "score); json = an object that its decoding is held to (prompt = json; server and gguf)",
+    )
+    pairs: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = Field(
+        default=(),
+        description="pairs of eval.models whose answers are compared as well, turn by turn and in both orders, e.g. "
+        '[["capo", "sft"]]: two calls a turn and pair',
+    )
+    pair_prompt: str = Field(
+        default="pair",
+        description="of the comparisons, as prompt: pair, or with verdict = expected pair-only, with json pair-json",
     )
 
 
@@ -612,10 +633,15 @@ class Probe(Section):
     tree_tokens: Positive = Field(
         default=8192, description="scored in one forward pass, shared ones counted once; higher increases memory"
     )
+    effect: float = Field(
+        default=0.03,
+        gt=0,
+        description="as eval.effect, in nats a token; smaller ones need more sessions, by the square",
+    )
     guard: float = Field(
         default=0.05,
         gt=0,
-        description="nats a token that an answer may lose before the tables say so",
+        description="nats a token that answers may lose under the true history before a note says it",
     )
 
     @model_validator(mode="after")
@@ -641,7 +667,26 @@ class Eval(Section):
     judge: Judge | None = Field(default=None, description="who gives verdicts; none = answers are only played")
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
     probe: Probe | None = Field(default=None, description="needs local models")
-    resamples: Positive = Field(default=2000, description="bootstrap draws, over sessions")
+    effect: float = Field(
+        default=0.2,
+        gt=0,
+        description="difference in score points that an evaluation should show if it is there (the paper's gain by "
+        "CaPO: 0.23 and 0.29); the report says how many sessions that takes",
+    )
+    resamples: Positive = Field(
+        default=10_000, description="random draws of a test or of a bootstrap; more make its figures steadier"
+    )
+
+    @model_validator(mode="after")
+    def _pairs_are_of_models(self) -> Self:
+        pairs = self.judge.pairs if self.judge else ()
+        for pair in pairs:
+            if pair[0] == pair[1] or any(name not in self.models for name in pair):
+                fix = f"Name two of {', '.join(self.models)}"
+                raise ValueError(f"judge.pairs holds {json.dumps(pair)}, no two of the models. {fix}")
+        if len({frozenset(pair) for pair in pairs}) < len(pairs):
+            raise ValueError("judge.pairs holds a pair twice, each order counts as the same. Name it once")
+        return self
 
     @model_validator(mode="after")
     def _probe_names_a_model(self) -> Self:
@@ -716,8 +761,8 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Collect: frozenset({"in_flight"}),
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
-    Eval: frozenset({"resamples"}),
-    Probe: frozenset({"tree_tokens", "guard"}),
+    Eval: frozenset({"effect", "resamples"}),
+    Probe: frozenset({"effect", "guard", "tree_tokens"}),
 }
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -27,7 +27,8 @@ class Table:
         table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for index, name in enumerate(self.head):
             # Numbers never wrap; a long model name does.
-            table.add_column(Text(name, "bold"), justify="right" if index else "left", no_wrap=index > 0)
+            justify: JustifyMethod = "right" if index else "left"
+            table.add_column(Text(name, "bold"), justify=justify, no_wrap=index > 0, overflow="fold")
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table

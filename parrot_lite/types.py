@@ -12,6 +12,8 @@ Lasting = Literal["context full", "empty reply", "content filter", "refused requ
 Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
 How = Literal["structural", "prompted", "on-policy"]  # the ways in which a negative is written
 Condition = Literal["true", "swapped", "shortened", "scrambled", "withheld"]  # what history something is read under
+NO_VERDICT = "no verdict"  # how the reason begins where a judge gave none ...
+NO_ANSWER = "no answer"  # ... or had nothing to judge
 KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls
 
 
@@ -88,6 +90,12 @@ class Dialogue(Record):
         return self.model_copy(update={"turns": (*self.turns, turn)})
 
 
+class Instructed(Dialogue):
+    """A dialogue whose next message is asked for under a system message, where the endpoint knows such."""
+
+    system: str
+
+
 class Reply(Record):
     """What came back from a speaker, or why nothing did. ``failed`` has no text, so none can enter a dialogue."""
 
@@ -102,6 +110,7 @@ class Reply(Record):
     seconds: float = 0.0
     reason: str | None = None
     weights: tuple[float, ...] | None = None  # where the reply was a choice: the probability of each text
+    covered: float | None = None  # where weights had to be read off a server's likeliest tokens: what they add up to
     lasting: Lasting | None = None  # why the same call would fail again; None where asking again may help
 
     @model_validator(mode="after")
@@ -209,8 +218,19 @@ class Judgment(Record):
     judge: str  # model@prompt
     score: float | None = Field(default=None, ge=1, le=10)
     text: str | None = None  # what the judge wrote
+    covered: float | None = None  # of an expected score: the probability that could be read (see ``Reply``)
     reason: str | None = None  # why there is no score
     lasting: Lasting | None = None  # where the judge's call failed for good
+
+    @property
+    def again(self) -> bool:
+        """Whether the verdict is missing for a reason that may be gone next time."""
+        return self.score is None and missing_for_now(self.reason, self.lasting)
+
+
+def missing_for_now(reason: str | None, lasting: Lasting | None) -> bool:
+    """Whether what is missing for this reason may come when it is asked for again."""
+    return reason is not None and not reason.startswith((NO_VERDICT, NO_ANSWER)) and not lasting
 
 
 def derive_seed(seed: int, *key: object) -> int:

@@ -56,7 +56,6 @@ class TestFigures:
                 judged(False, None, strict=0, id_="b_6"),
                 judged(None, True, id_="b_7"),  # no verdict: counts nowhere
             ],
-            seed=0,
         )
         assert (found.rows, found.silent, found.pairs) == (8, 1, 4)
         assert (found.precision, found.recall) == (2 / 3, 2 / 4)
@@ -64,11 +63,11 @@ class TestFigures:
         assert found.f1 == pytest.approx(4 / 7)
         assert found.paired == (1 + 0.5 + 0.5 + 0) / 4
         assert found.strict == 1 / 4
-        # Dialogue a has 0.75, b has 0.25, two values each: of the four equally likely resamples two are alike.
-        assert (found.low, found.high) == (0.25, 0.75)
+        # Dialogue a has 0.75, b has 0.25, two values each: standard error 0.25, one degree of freedom.
+        assert (found.low, found.high) == pytest.approx((0.5 - 12.7062 * 0.25, 0.5 + 12.7062 * 0.25), rel=1e-5)
 
     def test_one_dialogue_has_no_interval_and_no_rows_have_no_ratio(self):
-        found = figures("test", "x", [judged(False, False)], seed=0)
+        found = figures("test", "x", [judged(False, False)])
         assert (found.paired, found.low, found.high) == (0.5, None, None)
         assert (found.precision, found.specificity, found.f1) == (None, None, None)
 
@@ -79,8 +78,8 @@ class TestFigures:
     def test_swapping_query_and_rewrite_mirrors_the_paired_accuracy(self):
         drawn = random.Random(1)
         both = [(drawn.random() < 0.6, drawn.random() < 0.3, f"{i // 3}_{i}") for i in range(60)]
-        one = figures("test", "x", [judged(q, r, id_=name) for q, r, name in both], 0)
-        other = figures("test", "x", [judged(r, q, id_=name) for q, r, name in both], 0)
+        one = figures("test", "x", [judged(q, r, id_=name) for q, r, name in both])
+        other = figures("test", "x", [judged(r, q, id_=name) for q, r, name in both])
         assert one.paired + other.paired == pytest.approx(1)
         assert one.low + other.high == pytest.approx(1, abs=1e-9)
 
@@ -194,7 +193,7 @@ class TestGold:
     def test_baselines(self, file, baseline, precision, recall, specificity):
         rows = load([GOLD / f"{file}.jsonl"], None).rows
         rule = BASELINES[baseline]
-        found = figures(file, baseline, [Judged(one, rule(one.query), rule(one.rewrite)) for one in rows], 0)
+        found = figures(file, baseline, [Judged(one, rule(one.query), rule(one.rewrite)) for one in rows])
         assert found.precision == pytest.approx(precision, abs=0.0006)
         assert found.recall == pytest.approx(recall, abs=0.0006)
         assert found.specificity == pytest.approx(specificity, abs=0.0006)

@@ -288,6 +288,10 @@ def test_playing_and_judging_by_hand(tmp_path):
     assert figures(row.calls[3]) == (6, round(3 * (read + 200) + 6 * told), 0)  # weighed, not written
     written = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.judge.verdict=written"), "eval")
     assert written.calls[3].generated == 6 * 150
+    pairs = 'eval.judge.pairs=[["capo", "sft"]]'
+    compared = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.max_tokens=100", pairs), "eval").calls[4]
+    told = len((ROOT / "parrot_lite/data/prompts/judge-pair.txt").read_text().split()) * 4 / 3
+    assert figures(compared) == (4, round(4 * (read + 200) + 4 * told), 0)  # two turns, both orders, two sessions each
     assert planned(outlook(tmp_path, "eval.bench=/nonexistent"), "eval").reads == "/nonexistent: no such file or folder"
 
 

@@ -22,7 +22,7 @@ from parrot_lite.chat.prompted import flipped, instruction
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Decoding, Server
-from parrot_lite.types import Dialogue, Lasting, Reply, Role, derive_seed
+from parrot_lite.types import Dialogue, Instructed, Lasting, Reply, Role, derive_seed
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
@@ -378,9 +378,10 @@ def refuse_choices(spec: Server, decoding: Decoding) -> None:
 
 def request_for(spec: Server, dialogue: Dialogue, decoding: Decoding, seed: int) -> dict[str, Any]:
     """What the endpoint is asked for a dialogue's next message."""
+    told = [{"role": "system", "content": dialogue.system}] if isinstance(dialogue, Instructed) else []
     return {
         "model": spec.model,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in dialogue.turns],
+        "messages": [*told, *({"role": turn.role, "content": turn.content} for turn in dialogue.turns)],
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,
         "max_tokens": decoding.max_tokens,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from parrot_lite.chat import describe
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import classifier
-from parrot_lite.evaluate.estimates import written
+from parrot_lite.evaluate.estimates import INTERVALS, written
 from parrot_lite.evaluate.records import UserTurn
 from parrot_lite.evaluate.report import SMALL, parameters, size
 from parrot_lite.evaluate.statistics import Estimate, Parts, ratio
@@ -47,8 +47,8 @@ def run(recipe: Recipe) -> None:
         from parrot_lite.evaluate import user_turns  # torch takes seconds to import
 
         cells = by_model(user_turns.score(recipe))
-        summary = {name: estimates(cells, measure, resamples, seed) for name, measure in MEASURES.items()}
-        turns = {turn: estimates(_at(cells, turn), nll, resamples, seed) for turn in _turns(cells)}
+        summary = {name: estimates(cells, measure) for name, measure in MEASURES.items()}
+        turns = {turn: estimates(_at(cells, turn), nll) for turn in _turns(cells)}
         tables += [_likelihood(cells, summary["nll"], turns), _ends(cells, summary)]
         found.update(user_turns=summary, nll_by_turn=turns)
     else:
@@ -78,7 +78,7 @@ def _report(recipe: Recipe, tables: Sequence[Table]) -> Report:
             ("base", base),
             ("asker of the collected sessions", describe(recipe.collect.asker)),
             ("seed", str(recipe.run.seed)),
-            ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),
+            ("intervals", INTERVALS),
         ),
         warnings=(f"a {told} asker proves the path, not the result",) if small else (),
         tables=tuple(tables),
@@ -110,12 +110,12 @@ MEASURES: dict[str, Measure] = {
 ROWS = ("base", "asker", "asker minus base")
 
 
-def estimates(cells: Cells, measure: Measure, resamples: int, seed: int) -> dict[str, Estimate | None]:
+def estimates(cells: Cells, measure: Measure) -> dict[str, Estimate | None]:
     """A measure for the base, the asker, and their difference, which is paired by session."""
     parts = {model: _parts(turns.values(), measure) for model, turns in cells.items()}
     base, asker = parts["base"], parts["asker"]
     apart = {session: (asker[session][0] - total, count) for session, (total, count) in base.items()}
-    return {name: ratio(each, resamples, seed) for name, each in zip(ROWS, (base, asker, apart), strict=True)}
+    return {name: ratio(each) for name, each in zip(ROWS, (base, asker, apart), strict=True)}
 
 
 def _parts(turns: Iterable[UserTurn], measure: Measure) -> Parts:

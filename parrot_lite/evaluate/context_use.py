@@ -7,35 +7,48 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import get_args
 
-from parrot_lite.evaluate.estimates import DETECTABLE, Numbers, against, baselines, written
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
 from parrot_lite.evaluate.records import AnswerBy, Likelihood, Phenomenon
-from parrot_lite.evaluate.statistics import Estimate, Values
+from parrot_lite.evaluate.statistics import Contrast, Values, corrected
+from parrot_lite.recipe import Probe
 from parrot_lite.table import Table
 from parrot_lite.types import Condition
 
 Cell = tuple[float, int]  # nats and tokens
 Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) -> condition -> likelihood
 Measure = Callable[[Cells], Values]
+Wants = Callable[[Likelihood], bool]
 
-OF: dict[AnswerBy, str] = {
-    "session": "the session's answers",
-    "same-writer": "the same writer's answers",
-    "played": "the played answers",
-}
-CELL = 28
+CELL = 28  # "-0.123 [-0.123, -0.123] 128"
 ACROSS = 3  # such cells in a row
+UNIT = "Nats a token"
+OF: dict[AnswerBy, str] = {
+    "session": "of the session's answers",
+    "same-writer": "of the same writer's answers",
+    "played": "of the played answers",
+}
 
 
-def cells(likelihoods: Sequence[Likelihood], model: str, keep: Callable[[Likelihood], bool]) -> Cells:
-    """The likelihoods of one model that ``keep`` wants: of one kind of answer, or turns have several of them."""
+def cells(likelihoods: Iterable[Likelihood], model: str, wants: Wants) -> Cells:
+    """The likelihoods of one model, of one kind of answer: a turn of a session may have several."""
     found: dict[tuple[str, int], dict[Condition, Cell]] = defaultdict(dict)
     for one in likelihoods:
-        if one.model == model and keep(one):
+        if one.model == model and wants(one):
             found[one.dialogue, one.turn][one.condition] = one.nll, one.tokens
     return dict(found)
+
+
+def later(answer: AnswerBy, dependent: bool | None = None) -> Wants:
+    """Wants one kind of answer at turns with a history, context-dependent or self-contained ones; None = both."""
+    return lambda one: one.answer == answer and one.turn > 1 and dependent in (None, one.dependent)
+
+
+def first(one: Likelihood) -> bool:
+    """Wants the sessions' first answers, which have no history."""
+    return one.answer == "session" and one.turn == 1
 
 
 def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]:
@@ -55,11 +68,16 @@ def per_token(cells: Cells, condition: Condition) -> dict[str, dict[int, float]]
 def pmi(cells: Cells, without: Condition) -> dict[str, dict[int, float]]:
     """NLL under history ``without`` minus NLL under the true one, nats a token, by session; turns that have both.
 
-    The pointwise mutual information of an answer and what the history loses, estimated by the model itself.
+    The pointwise mutual information of an answer and what the history loses, as the model itself estimates it.
     """
-    both = {key: conditions for key, conditions in cells.items() if "true" in conditions and without in conditions}
+    both = having(cells, without)
     wrong, true = per_token(both, without), per_token(both, "true")
     return {session: {0: wrong[session][0] - true[session][0]} for session in true}
+
+
+def having(cells: Cells, condition: Condition) -> Cells:
+    """The turns that have this condition and the true one."""
+    return {key: found for key, found in cells.items() if condition in found and "true" in found}
 
 
 SPOILED: dict[str, Condition] = {
@@ -75,98 +93,125 @@ MEASURES: dict[str, Measure] = {
     "PMI-scramble": lambda cells: pmi(cells, "scrambled"),
     "PMI-none": lambda cells: pmi(cells, "withheld"),
 }
-MEANING = {
-    "PMI-swap": "NLL under another session's history minus NLL under the true one. Close to: does the topic match.",
-    "PMI-last": "NLL under the history without its last exchange minus NLL under the whole one, from turn 3 on: the "
-    "topic stays.",
-    "PMI-scramble": "NLL under the history's exchanges in another order minus NLL under the true order, from turn 3 "
-    "on.",
-    "PMI-none": "NLL without a history minus NLL under the true one.",
-}
-BY_TURN = ("PMI-swap", "PMI-last")  # the primary measures
-
-
-def later(answer: AnswerBy, dependent: bool | None = None) -> Callable[[Likelihood], bool]:
-    """Wants one kind of answer at turns with a history, context-dependent or not; None = either."""
-    return lambda one: one.answer == answer and one.turn > 1 and dependent in (None, one.dependent)
-
-
-def first(one: Likelihood) -> bool:
-    """Wants the sessions' first answers, which have no history."""
-    return one.answer == "session" and one.turn == 1
+PRIMARY = ("PMI-swap", "PMI-last")
+MEANING = (
+    "PMI: NLL under a spoiled history minus NLL under the true one, nats a token, within a session the sum of nats by "
+    "the sum of tokens; then the mean over sessions. Spoiled by swap: another session's history, close to whether the "
+    "topic matches; last: without the last exchange, the topic stays; scramble: the exchanges in another order; none: "
+    "no history. Last and scramble from turn 3 on, where they are no other one.",
+    "Context-dependent: by the benchmark's label of a played turn, by rules else. Apart: by how much context-dependent "
+    "turns exceed self-contained ones, over sessions that have both. Turns: of each.",
+)
 
 
 def tables(
     models: Sequence[str],
     likelihoods: Sequence[Likelihood],
     numbers: Numbers,
-    guard: float,
+    settings: Probe,
     left_out: Mapping[str, int],
 ) -> list[Table]:
     """Context use by kind of turn, by turn and by the benchmark's labels, and what it may have cost.
 
-    ``left_out`` counts answers that were not scored, by reason.
+    ``left_out`` counts what was not scored, by reason.
     """
     found: list[Table] = []
-    for answer, of in OF.items():
-        own = [one for one in likelihoods if one.answer == answer]
-        conditions = {one.condition for one in own}
-        shown = [name for name, spoiled in SPOILED.items() if spoiled in conditions]
-        found += [_by_dependence(name, answer, models, own, numbers) for name in shown]
-        for name in BY_TURN:
-            if name in shown:
-                groups = _turns(own, SPOILED[name])
-                found += _across(f"{name} of {of} by turn", "Turn", groups, name, models, own, numbers)
-        if answer == "played":
-            for name in shown:
-                groups = _phenomena(own)
-                found += _across(f"{name} of {of} by phenomenon", "Label", groups, name, models, own, numbers)
+    for answer in OF:
+        own = [one for one in likelihoods if one.answer == answer and one.turn > 1]
+        if own:
+            found += _context_use(answer, models, own, numbers, settings.effect)
     if found:
-        found[-1] = _noted(found[-1], _notes(left_out))
-        found.append(_guards(models, likelihoods, numbers, guard))
+        missing = [f"Left out: {', '.join(f'{count} x {why}' for why, count in left_out.items())}."] if left_out else []
+        whole = found[0]
+        found[0] = Table(whole.title, whole.head, whole.rows, (*whole.notes, *MEANING, *missing))
+    if likelihoods:
+        found += _costs(models, likelihoods, numbers, settings)
     return found
 
 
-def _notes(left_out: Mapping[str, int]) -> list[str]:
-    notes = [
-        "All in nats a token: within a session the sum of nats by the sum of tokens, then the mean over sessions.",
-        "Context-dependent: by the benchmark's label, by rules at a held-out session's turns. Difference: over the "
-        "sessions that have both kinds.",
-        "Minus: over the turns that both models have, paired. " + DETECTABLE,
-    ]
-    if left_out:
-        notes.append("Left out: " + ", ".join(f"{count} x {reason}" for reason, count in left_out.items()) + ".")
-    return notes
+def _context_use(
+    answer: AnswerBy, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, effect: float
+) -> list[Table]:
+    conditions = {one.condition for one in likelihoods}
+    shown = [name for name, spoiled in SPOILED.items() if spoiled in conditions]
+    of = OF[answer]
+    found = [_levels(f"Context use {of}", shown, models, likelihoods, numbers)]
+    primary = [(name, "dependent") for name in shown if name in PRIMARY]
+    others = [(name, "dependent") for name in shown if name not in PRIMARY]
+    others += [(name, kind) for name in shown if name in PRIMARY for kind in ("self-contained", "apart")]
+    found += _differences(
+        f"Context use {of}, context-dependent turns: differences", primary, models, likelihoods, numbers, effect
+    )
+    found += _differences(f"Context use {of}: other differences", others, models, likelihoods, numbers, effect)
+    for name in (one for one in PRIMARY if one in shown):
+        turns = _turns(likelihoods, SPOILED[name])
+        found += _across(f"{name} {of} by turn", "Turn", turns, name, models, likelihoods, numbers)
+    if labelled := _phenomena(likelihoods):
+        for name in shown:
+            found += _across(f"{name} {of} by phenomenon", "Label", labelled, name, models, likelihoods, numbers)
+    return found
 
 
-def _noted(table: Table, notes: Sequence[str]) -> Table:
-    return Table(table.title, table.head, table.rows, (*table.notes, *notes))
-
-
-def _by_dependence(
-    name: str, answer: AnswerBy, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers
+def _levels(
+    title: str, shown: Sequence[str], models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers
 ) -> Table:
-    """Dependent turns, self-contained ones, and how much more the dependent ones use their history."""
-    measure = MEASURES[name]
-    wants = [later(answer, dependent) for dependent in (True, False)]
-    own = {model: [_having(cells(likelihoods, model, want), SPOILED[name]) for want in wants] for model in models}
-    measured = [model for model in models if any(own[model])]  # a server's likelihoods cannot be had
+    """Each measure of each model at context-dependent turns, at self-contained ones, and how far they are apart."""
     rows: list[tuple[str, ...]] = []
-    for model in models:
-        dependent, other = (measure(part) for part in own[model])
-        apart = numbers.difference(dependent, other)
-        estimates = (numbers.mean(dependent), numbers.mean(other), apart)
-        forms = (".3f", ".3f", "+.3f")
-        rows.append((model, _turns_of(own[model]), *map(written, estimates, forms)))
-        for base in baselines(model, measured):
-            mine, theirs = zip(*(_both(*pair) for pair in zip(own[model], own[base], strict=True)), strict=True)
-            values = [(measure(a), measure(b)) for a, b in zip(mine, theirs, strict=True)]
-            more = (_less(*both) for both in zip(*values, strict=True))
-            compared = [*(numbers.difference(a, b) for a, b in values), numbers.difference(*more)]
-            rows.append((f"  minus {base}", _turns_of(mine), *(against(one, ".3f") for one in compared)))
-    head = ("Model", "Turns", *(f"{kind} [95%]" for kind in ("Context-dependent", "Self-contained", "Difference")))
-    note = f"{name}: {MEANING[name]} Turns: context-dependent + self-contained."
-    return Table(f"{name} of {OF[answer]}", head, tuple(rows), (note,))
+    for name in shown:
+        for model in models:
+            parts = [having(cells(likelihoods, model, one), SPOILED[name]) for one in _kinds()]
+            dependent, other = (MEASURES[name](part) for part in parts)
+            estimates = (numbers.mean(dependent), numbers.mean(other), numbers.difference(dependent, other))
+            written_ones = (written(one, form) for one, form in zip(estimates, (".3f", ".3f", "+.3f"), strict=True))
+            turns = " + ".join(str(len(part)) for part in parts) if any(parts) else "-"
+            rows.append((f"{name}: {model}", *written_ones, turns))
+    head = ("Measure: model", "Context-dependent [95%]", "Self-contained [95%]", "Apart [95%]", "Turns")
+    return Table(title, head, tuple(rows))
+
+
+def _kinds() -> tuple[Wants, Wants]:
+    """Context-dependent turns, and self-contained ones."""
+    return (lambda one: one.dependent), (lambda one: not one.dependent)
+
+
+def _differences(
+    title: str,
+    shown: Sequence[tuple[str, str]],
+    models: Sequence[str],
+    likelihoods: Sequence[Likelihood],
+    numbers: Numbers,
+    effect: float,
+) -> list[Table]:
+    """One family of contrasts: measures at context-dependent or self-contained turns, or how far these are apart."""
+    measured = [model for model in models if any(one.model == model for one in likelihoods)]
+    made: dict[str, Contrast] = {}
+    coverage: dict[str, str] = {}
+    for name, kind in shown:
+        for model in measured:
+            for base in baselines(model, measured):
+                # Turn by turn the same for both models.
+                shared = [_shared(likelihoods, model, base, wants, SPOILED[name]) for wants in _kinds()]
+                values = [[MEASURES[name](one) for one in both] for both in shared]
+                used = {"dependent": shared[:1], "self-contained": shared[1:]}.get(kind, shared)
+                if kind == "apart":
+                    (mine, theirs), (mine_alone, theirs_alone) = values
+                    contrast = numbers.contrast(_less(mine, mine_alone), _less(theirs, theirs_alone))
+                else:
+                    contrast = numbers.contrast(*values[kind == "self-contained"])
+                if contrast is not None:
+                    label = f"{name}{'' if kind == 'dependent' else f', {kind}'}: {model} minus {base}"
+                    made[label] = contrast
+                    coverage[label] = " + ".join(str(len(mine)) for mine, _ in used)
+    rows = {label: (one, coverage[label]) for label, one in corrected(made).items()}
+    return [contrast_table(title, rows, UNIT, ".3f", effect)] if rows else []
+
+
+def _shared(
+    likelihoods: Sequence[Likelihood], model: str, base: str, wants: Wants, condition: Condition
+) -> tuple[Cells, Cells]:
+    """The turns that both models have under the condition and the true one."""
+    mine, theirs = (having(cells(likelihoods, name, wants), condition) for name in (model, base))
+    return {key: mine[key] for key in mine if key in theirs}, {key: theirs[key] for key in mine if key in theirs}
 
 
 def _less(one: Values, other: Values) -> Values:
@@ -178,37 +223,19 @@ def _less(one: Values, other: Values) -> Values:
     }
 
 
-def _having(cells: Cells, condition: Condition) -> Cells:
-    """The turns that have this condition and the true one."""
-    return {key: found for key, found in cells.items() if condition in found and "true" in found}
+def _turns(likelihoods: Sequence[Likelihood], condition: Condition) -> dict[str, Wants]:
+    """The turns that were scored under a condition, each by itself."""
 
-
-def _both(one: Cells, other: Cells) -> tuple[Cells, Cells]:
-    """The turns that both have."""
-    keys = one.keys() & other.keys()
-    return {key: one[key] for key in one if key in keys}, {key: other[key] for key in other if key in keys}
-
-
-def _turns_of(parts: Sequence[Cells]) -> str:
-    return " + ".join(str(len(part)) for part in parts) if any(parts) else "-"
-
-
-Groups = Mapping[str, Callable[[Likelihood], bool]]
-
-
-def _turns(likelihoods: Sequence[Likelihood], condition: Condition) -> Groups:
-    """Turns that were scored under a condition, each by itself."""
-
-    def at(turn: int) -> Callable[[Likelihood], bool]:
+    def at(turn: int) -> Wants:
         return lambda one: one.turn == turn
 
     return {str(turn): at(turn) for turn in sorted({one.turn for one in likelihoods if one.condition == condition})}
 
 
-def _phenomena(likelihoods: Sequence[Likelihood]) -> Groups:
+def _phenomena(likelihoods: Sequence[Likelihood]) -> dict[str, Wants]:
     """The benchmark's labels; a turn may have several."""
 
-    def labelled(name: Phenomenon) -> Callable[[Likelihood], bool]:
+    def labelled(name: Phenomenon) -> Wants:
         return lambda one: name in one.phenomena
 
     present = {name for one in likelihoods for name in one.phenomena}
@@ -217,8 +244,8 @@ def _phenomena(likelihoods: Sequence[Likelihood]) -> Groups:
 
 def _across(
     title: str,
-    corner: str,
-    groups: Groups,
+    what: str,
+    groups: Mapping[str, Wants],
     name: str,
     models: Sequence[str],
     likelihoods: Sequence[Likelihood],
@@ -226,53 +253,72 @@ def _across(
 ) -> list[Table]:
     """Groups of turns down, models across: as many models a table as fit in its width."""
 
-    def cell(model: str, wants: Callable[[Likelihood], bool]) -> str:
-        found = _having(cells(likelihoods, model, wants), SPOILED[name])
+    def cell(model: str, wants: Wants) -> str:
+        found = having(cells(likelihoods, model, wants), SPOILED[name])
         return f"{written(numbers.mean(MEASURES[name](found)), '.3f')} {len(found)}"
 
     blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
     tables = []
     for number, block in enumerate(blocks, 1):
-        rows = [(label, *(cell(model, wants) for model in block)) for label, wants in groups.items()]
-        head = (corner, *("\n".join(textwrap.wrap(model, CELL)) for model in block))
+        rows = tuple((label, *(cell(model, wants) for model in block)) for label, wants in groups.items())
+        head = (what, *("\n".join(textwrap.wrap(model, CELL)) for model in block))
         part = f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""
-        notes = ("Mean, its 95% interval over sessions, and turns.",) if number == len(blocks) else ()
-        tables.append(Table(title + part, head, tuple(rows), notes))
+        notes = (f"{UNIT}, its 95% interval over sessions, and turns.",) if number == len(blocks) else ()
+        tables.append(Table(title + part, head, rows, notes))
     return tables
 
 
-GUARDS: dict[str, Callable[[Likelihood], bool]] = {
+COSTS: dict[str, Wants] = {
     "Session's answers": later("session"),
     "First answers": first,
     "Same writer's answers": later("same-writer"),
 }
 
 
-def _guards(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, guard: float) -> Table:
-    """What answers cost under the true history, and the first ones, which have none."""
-    shown = {name: wants for name, wants in GUARDS.items() if any(map(wants, likelihoods))}
-    own = {model: [cells(likelihoods, model, wants) for wants in shown.values()] for model in models}
-    measured = [model for model in models if any(own[model])]
+def _costs(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers, settings: Probe) -> list[Table]:
+    """What answers cost under the true history, and the first ones, which have none: levels, then differences."""
+    shown = {name: wants for name, wants in COSTS.items() if any(map(wants, likelihoods))}
     nll = MEASURES["NLL"]
-    rows: list[tuple[str, ...]] = []
-    for model in models:
-        rows.append((model, *(written(numbers.mean(nll(part)), ".3f") for part in own[model])))
-        for base in baselines(model, measured):
-            pairs = [_both(*pair) for pair in zip(own[model], own[base], strict=True)]
-            compared = [numbers.difference(nll(mine), nll(theirs)) for mine, theirs in pairs]
-            rows.append((f"  minus {base}", *(against(one, ".3f") + _guarded(one, guard) for one in compared)))
-    notes = (
-        "NLL in nats a token; lower is likelier. First answers: turn 1, which has no history: what a model lost there, "
-        "context use did not need. Session's and same writer's answers: under the true history.",
-        f"A rise of more than eval.probe.guard = {guard:g} is 'above' it, and 'not below' where only its interval is.",
+    own = {model: {name: cells(likelihoods, model, wants) for name, wants in shown.items()} for model in models}
+    rows = tuple(
+        (model, *(written(numbers.mean(nll(part)), ".3f") for part in own[model].values())) for model in models
     )
-    return Table("NLL under the true history", ("Model", *(f"{name} [95%]" for name in shown)), tuple(rows), notes)
+    note = (
+        "NLL in nats a token, lower is likelier; session's and same writer's answers from turn 2 on. First answers, at "
+        "turn 1, have no history: what a model loses there it paid with single-turn quality."
+    )
+    found = [Table("NLL under the true history", ("Model", *(f"{name} [95%]" for name in shown)), rows, (note,))]
+    measured = [model for model in models if any(own[model].values())]
+    made: dict[str, Contrast] = {}
+    coverage: dict[str, str] = {}
+    for name, wants in shown.items():
+        for model in measured:
+            for base in baselines(model, measured):
+                mine, theirs = _shared(likelihoods, model, base, wants, "true")
+                contrast = numbers.contrast(nll(mine), nll(theirs))
+                if contrast is not None:
+                    label = f"{name}: {model} minus {base}"
+                    made[label], coverage[label] = contrast, str(len(mine))
+    contrasts = corrected(made)
+    if contrasts:
+        table = {label: (one, coverage[label]) for label, one in contrasts.items()}
+        title = "NLL under the true history: differences"
+        notes = _guarded(contrasts, settings.guard)
+        found.append(contrast_table(title, table, UNIT, ".3f", settings.effect, notes))
+    return found
 
 
-def _guarded(difference: Estimate | None, guard: float) -> str:
-    if difference is None:
-        return ""
-    if difference.mean > guard:
-        return f"\nabove {guard:+g}"
-    below = difference.high is not None and difference.high <= guard
-    return f"\n{'below' if below else 'not below'} {guard:+g}"
+def _guarded(contrasts: Mapping[str, Contrast], guard: float) -> tuple[str, ...]:
+    """Which models lost more than they may, and of which it cannot be said."""
+    above = [label for label, one in contrasts.items() if one.difference.mean > guard]
+    unclear = [
+        label
+        for label, one in contrasts.items()
+        if label not in above and (one.difference.high is None or one.difference.high > guard)
+    ]
+    notes = (
+        [f"{len(above)} of {len(contrasts)} are above the guard of {guard:+g}: {'; '.join(above)}."] if above else []
+    )
+    if unclear:
+        notes.append(f"Below the guard of {guard:+g}, but not their intervals: {'; '.join(unclear)}.")
+    return tuple(notes) or (f"All are below the guard of {guard:+g}, and so are their intervals.",)

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from parrot_lite.evaluate.statistics import Estimate, Values, difference, mean
+from parrot_lite.evaluate import statistics
+from parrot_lite.evaluate.statistics import Contrast, Estimate, Values
+from parrot_lite.table import Table
 
-DETECTABLE = "Detectable: the smallest true difference that so many sessions would show in 80% of experiments."
+INTERVALS = "95%, Student's t over whole sessions (cluster jackknife)"
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """How estimates are made and written in every table."""
+    """How estimates are made in every table: ``resamples`` random draws where draws are needed, by ``seed``."""
 
     resamples: int
     seed: int
 
+    @property
+    def tests(self) -> str:
+        """The test behind every p, in words."""
+        return (
+            f"two-sided, the two models exchanged in whole sessions (all ways up to {statistics.EXACT} sessions, "
+            f"{self.resamples} beyond)"
+        )
+
     def mean(self, values: Values) -> Estimate | None:
         """The mean with its interval; None without any value."""
-        return mean(values, self.resamples, self.seed)
+        return statistics.mean(values)
 
     def difference(self, values: Values, baseline: Values) -> Estimate | None:
         """The paired difference with its interval; None where no turn has both."""
-        return difference(values, baseline, self.resamples, self.seed)
+        return statistics.difference(values, baseline)
+
+    def contrast(self, values: Values, baseline: Values) -> Contrast | None:
+        """The paired difference with its interval and p; None where no turn has both.
+
+        A table puts all its contrasts through ``statistics.corrected`` and shows them by ``contrast_table``.
+        """
+        return statistics.contrast(values, baseline, self.resamples, self.seed)
+
+
+def baselines(model: str, measured: Sequence[str]) -> list[str]:
+    """What a model is compared with, of those measured: the first, and the one before it, which may be the same."""
+    before = measured[: measured.index(model)] if model in measured else []
+    return list(dict.fromkeys([*before[:1], *before[-1:]]))
 
 
 def written(estimate: Estimate | None, form: str) -> str:
@@ -40,15 +63,72 @@ def written(estimate: Estimate | None, form: str) -> str:
     return f"{estimate.mean:{form}} [{low}, {high}]"
 
 
-def baselines(model: str, measured: Sequence[str]) -> list[str]:
-    """What a model is compared with, of those measured: the first, and the one before it, which may be the same."""
-    before = measured[: measured.index(model)] if model in measured else []
-    return list(dict.fromkeys([*before[:1], *before[-1:]]))
+def share(estimate: Estimate | None) -> Estimate | None:
+    """The estimate of a share, its interval cut off at 0 and 1, beyond which no share lies."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
-def against(difference: Estimate | None, form: str) -> str:
-    """A difference, and below it the detectable effect where the spread tells one."""
-    line = written(difference, f"+{form}")
-    if difference is None or difference.detectable is None:
-        return line
-    return f"{line}\ndetectable {difference.detectable:{form}}"
+def probability(p: float | None) -> str:
+    """A p value for a table.
+
+    >>> probability(0.0004), probability(0.0496), probability(1.0), probability(None)
+    ('<0.001', '0.050', '1.000', '-')
+    """
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def contrast_table(
+    title: str,
+    rows: Mapping[str, tuple[Contrast, str]],
+    unit: str,
+    form: str,
+    effect: float,
+    notes: Sequence[str] = (),
+) -> Table:
+    """One row a contrast, under its label: difference, p, Holm's p, detectable effect, sessions needed, coverage.
+
+    ``rows`` gives each contrast, put through ``statistics.corrected`` before, with its coverage in words. ``effect`` is
+    the wanted one, in ``unit``; ``form`` the format of a number of that unit.
+    """
+    listed = [
+        (
+            label,
+            written(one.difference, f"+{form}"),
+            probability(one.p),
+            probability(one.adjusted),
+            _number(one.difference.detectable, form),
+            _number(one.difference.needed(effect), ",d"),
+            coverage,
+        )
+        for label, (one, coverage) in rows.items()
+    ]
+    head = ("Difference", f"{unit} [95%]", "p", "Holm p", "Detectable", f"Sessions\nfor {effect:g}", "Turns")
+    return Table(
+        title, head, tuple(listed), (*notes, *_contrast_notes([one for one, _ in rows.values()], unit, effect))
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _contrast_notes(shown: Sequence[Contrast], unit: str, effect: float) -> list[str]:
+    tested = [one for one in shown if one.p is not None]
+    notes = [
+        "Paired: over the turns that both have. p: of this difference alone. Holm p: corrected for the "
+        f"{len(tested)} tested in this table; below 0.05 is a finding.",
+        "Detectable: the smallest true difference that so many sessions show in 80% of evaluations. Sessions for "
+        f"{effect:g}: how many like these the next evaluation needs to show a true difference of {effect:g} "
+        f"{unit.lower()} in 80%; a plan, no verdict on this one.",
+    ]
+    few = [one.difference.sessions for one in tested if 2 / 2**one.difference.sessions > statistics.ALPHA]
+    if few:
+        notes.append(
+            f"{min(few)} sessions cannot show anything: exchanging models in them never gives p below "
+            f"{2 / 2 ** min(few):.3f}."
+        )
+    return notes

@@ -6,22 +6,28 @@ interrupted, or whose calls failed, goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from parrot_lite.chat import Chat, all_at_once, inputs_of, open_chat
+from parrot_lite.chat import Chat, all_at_once, inputs_of, lanes, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, judge, play, report, written
-from parrot_lite.evaluate.records import Played, Question
-from parrot_lite.progress import progress, say
+from parrot_lite.evaluate import bench, judge, pairwise, play, report, written
+from parrot_lite.evaluate.prompts import load_prompts
+from parrot_lite.evaluate.records import Comparison, Played, Question
+from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
-from parrot_lite.store import RunFolder, read, require, stage_folder
+from parrot_lite.store import Journal, RunFolder, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 ANSWERS = "answers.jsonl"
 JUDGMENTS = "judgments.jsonl"
+COMPARISONS = "comparisons.jsonl"
+GIVE_UP = 64  # failed verdicts in a row
+
+V = TypeVar("V", Judgment, Comparison)
 
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
@@ -29,6 +35,8 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
     if recipe.eval.sessions is not None and recipe.eval.sessions > len(questions):
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
+    if recipe.eval.judge is not None:
+        judge.check(recipe.eval.judge, questions)
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
         if recipe.eval.probe.bench_from is not None and len(questions) < 2:
@@ -41,6 +49,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
                     _judge(recipe, recipe.eval.judge, folder, questions, meter)
+                    _compare(recipe, recipe.eval.judge, folder, questions, meter)
                 if recipe.eval.probe is not None:
                     written.run(recipe, recipe.eval.probe, folder, meter)
                 folder.facts["calls"] = meter.facts()
@@ -66,8 +75,7 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
         inputs |= {f"model {name}: {key}": path for key, path in inputs_of(spec, recipe).items()}
     if recipe.eval.judge is not None:
         inputs |= {f"judge: {key}": path for key, path in inputs_of(recipe.eval.judge.chat, recipe).items()}
-        inputs |= {f"prompt: {prompt.name}": prompt.path for prompt in judge.load_prompts(recipe.eval.judge.prompt)}
-        inputs["prompt: repair"] = judge.REPAIR
+        inputs |= judge.inputs(recipe.eval.judge)
     if recipe.eval.probe is not None:
         inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
         if recipe.eval.probe.writer is not None:
@@ -108,7 +116,8 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], mete
 
 def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     played = list(read(folder.path / ANSWERS, Played))
-    prompts = judge.load_prompts(spec.prompt)
+    questions = judge.with_references(questions, spec)
+    prompts = load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
     total = sum(len(question.queries) for question in questions) * len(recipe.eval.models)
     failures: list[str] = []
@@ -116,17 +125,76 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
         done = len(journal)
         if done < total:
             with _speaker(spec.chat, recipe, meter) as chat, progress("verdicts", total, done) as bar:
-                width = total if all_at_once(spec.chat) else play.in_flight(spec.chat)
-                for group in judge.judge(played, questions, chat, prompts, spec, seed, width, journal):
-                    for judgment in group:
-                        if judge.retry(judgment):
-                            failures.append(judgment.reason or "")
-                        else:
-                            journal.append(judgment)
-                    bar.advance(len(group), f"{len(failures)} failed" if failures else "")
+                at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
+                groups = judge.judge(played, questions, chat, prompts, spec, seed, at_once, journal)
+                failures = _keep(groups, journal, bar)
         folder.counts["turns"] = len(journal)
     folder.counts["judged"] = sum(one.score is not None for one in read(folder.path / JUDGMENTS, Judgment))
     _stop_where_failed(folder, failures, total, "verdicts")
+    sessions = [question.id for question in questions]
+    models = list(recipe.eval.models)
+    _put_in_order(
+        folder.path / JUDGMENTS,
+        Judgment,
+        lambda one: (sessions.index(one.dialogue), models.index(one.model), one.turn),
+    )
+
+
+def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
+    if not spec.pairs:
+        return
+    played = list(read(folder.path / ANSWERS, Played))
+    questions = judge.with_references(questions, spec)
+    prompts = load_prompts(spec.pair_prompt, pair=True)
+    seed = derive_seed(recipe.run.seed, "eval", "compare")
+    total = sum(len(question.queries) for question in questions) * len(spec.pairs)
+    failures: list[str] = []
+    with folder.journal(
+        COMPARISONS, Comparison, lambda one: (one.model_a, one.model_b, one.dialogue, one.turn)
+    ) as journal:
+        done = len(journal)
+        if done < total:
+            with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
+                at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
+                groups = pairwise.compare(played, questions, chat, prompts, spec, seed, at_once, journal)
+                failures = _keep(groups, journal, bar)
+        folder.counts["comparisons"] = len(journal)
+    _stop_where_failed(folder, failures, total, "comparisons")
+    sessions = [question.id for question in questions]
+    pairs = list(spec.pairs)
+    _put_in_order(
+        folder.path / COMPARISONS,
+        Comparison,
+        lambda one: (sessions.index(one.dialogue), pairs.index((one.model_a, one.model_b)), one.turn),
+    )
+
+
+def _keep(groups: Generator[Sequence[V]], journal: Journal[V], bar: Bar) -> list[str]:
+    """Write down verdicts as they come; the reasons of those that are to be asked for again.
+
+    Stops where so many calls fail in a row that nobody seems to answer.
+    """
+    failures: list[str] = []
+    in_a_row = 0
+    with closing(groups):
+        for group in groups:
+            for verdict in group:
+                if verdict.again:
+                    failures.append(verdict.reason or "")
+                    in_a_row += 1
+                else:
+                    journal.append(verdict)
+                    in_a_row = 0
+            bar.advance(len(group), f"{len(failures)} failed" if failures else "")
+            if in_a_row >= GIVE_UP:
+                break
+    return failures
+
+
+def _put_in_order(path: Path, kind: type[V], key: Callable[[V], Any]) -> None:
+    """Rewrite a file in an order of its records' own: verdicts come in that of a server's answers."""
+    records = sorted(read(path, kind), key=key)
+    write_atomically(path, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
 
 
 def _stop_where_failed(folder: RunFolder, failures: Sequence[str], total: int, what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from parrot_lite.types import Condition, Dialogue, Lasting, Record, Text
+from parrot_lite.types import Condition, Dialogue, Lasting, Record, Text, missing_for_now
 
 LEFT_OUT = "probe, left out: "  # how the counts of what the probe did not score begin
 AnswerBy = Literal["session", "same-writer", "played"]
@@ -63,6 +63,55 @@ class Played(Record):
     lasting: Lasting | None = None  # where it failed for good
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     seconds: float = 0.0
+
+
+Outcome = Literal["a", "tie", "b"]
+Preference = Literal["A", "B", "C"]  # the answer shown first, the one shown second, a tie
+
+
+class Comparison(Record):
+    """Two models' answers to exchange ``turn``, compared by a judge in both orders.
+
+    ``first`` is what it said of ``model_a`` before ``model_b``, ``second`` of ``model_b`` before ``model_a``, each in
+    its words: A is the answer that was shown first. None = no verdict.
+    """
+
+    model_a: str
+    model_b: str
+    dialogue: str
+    category: str
+    turn: int = Field(ge=1)
+    judge: str  # model@prompt
+    first: Preference | None = None
+    second: Preference | None = None
+    first_text: str | None = None  # what the judge wrote
+    second_text: str | None = None
+    reason: str | None = None  # why a verdict is missing
+    lasting: Lasting | None = None  # where its call failed for good
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Who wins: in both orders, else it is a tie; None without both verdicts."""
+        if self.first is None or self.second is None:
+            return None
+        wins: dict[tuple[Preference, Preference], Outcome] = {("A", "B"): "a", ("B", "A"): "b"}
+        return wins.get((self.first, self.second), "tie")
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both orders say the same."""
+        return (self.first, self.second) in (("A", "B"), ("B", "A"), ("C", "C"))
+
+    @property
+    def place(self) -> Literal["first", "second"] | None:
+        """The place whose answer the judge took in both orders; None where it took none by its place."""
+        places: dict[tuple[object, object], Literal["first", "second"]] = {("A", "A"): "first", ("B", "B"): "second"}
+        return places.get((self.first, self.second))
+
+    @property
+    def again(self) -> bool:
+        """Whether a verdict is missing for a reason that may be gone next time."""
+        return self.outcome is None and missing_for_now(self.reason, self.lasting)
 
 
 class Written(Record):

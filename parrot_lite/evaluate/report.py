@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, scores
-from parrot_lite.evaluate.estimates import Numbers
-from parrot_lite.evaluate.records import LEFT_OUT, Likelihood, Played
+from parrot_lite.evaluate import context_use, pairwise, scores
+from parrot_lite.evaluate.estimates import INTERVALS, Numbers
+from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -59,13 +59,19 @@ def build(recipe: Recipe) -> Report:
         ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         ("seed", str(recipe.run.seed)),
-        ("intervals", f"95%, {recipe.eval.resamples} bootstrap draws of whole sessions"),
+        ("intervals", INTERVALS),
+        ("p values", numbers.tests),
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables += [scores.overall(models, judgments, played, numbers), *scores.by_turn(models, judgments, numbers)]
+        tables.append(scores.overall(models, judgments, played, numbers))
+        tables += scores.differences(models, judgments, numbers, recipe.eval.effect)
+        tables += scores.by_turn(models, judgments, numbers)
+        tables += scores.by_category(models, judgments, numbers)
+    if recipe.eval.judge and recipe.eval.judge.pairs:
+        tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.guard, _left_out(folder))
+        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),

@@ -1,19 +1,20 @@
-"""The judge's scores as tables: by model, and by turn, with coverage."""
+"""The judge's scores as tables: by model, differences between models, by turn and by category, with coverage."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import DETECTABLE, Numbers, against, baselines, written
-from parrot_lite.evaluate.judge import NO_ANSWER
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
 from parrot_lite.evaluate.records import Played
+from parrot_lite.evaluate.statistics import Contrast, corrected
 from parrot_lite.table import Table
-from parrot_lite.types import Judgment
+from parrot_lite.types import NO_ANSWER, Judgment
 
 CELL = 28  # "10.00 [10.00, 10.00] 128/128"
 ACROSS = 3  # such cells in a row
+CELLS = "Mean, its 95% interval over sessions, and judged turns of all turns asked."
 
 
 def scores(judgments: Sequence[Judgment]) -> dict[str, dict[str, dict[int, float]]]:
@@ -26,7 +27,7 @@ def scores(judgments: Sequence[Judgment]) -> dict[str, dict[str, dict[int, float
 
 
 def overall(models: Sequence[str], judgments: Sequence[Judgment], played: Sequence[Played], numbers: Numbers) -> Table:
-    """One row a model, and one for each difference from a baseline."""
+    """One row a model."""
     found = scores(judgments)
     asked = Counter(judgment.model for judgment in judgments)
     rows = []
@@ -34,21 +35,33 @@ def overall(models: Sequence[str], judgments: Sequence[Judgment], played: Sequen
         own = found.get(model, {})
         judged = f"{sum(map(len, own.values()))}/{asked[model]} judged"
         rows.append((model, written(numbers.mean(own), ".2f"), judged, _length(model, played)))
-        for other in baselines(model, [one for one in models if one in found]):
-            paired = numbers.difference(own, found[other])
-            both = f"{paired.values if paired else 0} in both"
-            rows.append((f"  minus {other}", against(paired, ".2f"), both, ""))
     missing = Counter(judgment.reason for judgment in judgments if judgment.score is None)
-    return Table(
-        "Judge score, 1 to 10",
-        ("Model", "Score [95%]", "Turns", "Tokens/answer"),
-        tuple(rows),
-        (
-            "Score: mean over the judged turns, each judged over the transcript up to it. An unjudged turn counts as "
-            "missing, never as a low score." + _reasons(missing),
-            "Minus: over the turns judged in both, paired. " + DETECTABLE,
-        ),
+    note = (
+        "Score: mean over the judged turns, each judged over the transcript up to it. An unjudged turn counts as "
+        "missing, never as a low score."
     )
+    head = ("Model", "Score [95%]", "Turns", "Tokens/answer")
+    return Table("Judge score, 1 to 10", head, tuple(rows), (note + _reasons(missing),))
+
+
+def compared(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> dict[tuple[str, str], Contrast]:
+    """(model, baseline) -> their contrast, corrected as one family; pairs without turns judged in both are left out."""
+    found = scores(judgments)
+    measured = [model for model in models if model in found]
+    pairs = [(model, other) for model in measured for other in baselines(model, measured)]
+    made = {(model, other): numbers.contrast(found[model], found[other]) for model, other in pairs}
+    return corrected({pair: one for pair, one in made.items() if one is not None})
+
+
+def differences(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers, effect: float) -> list[Table]:
+    """One row a contrast, with what it takes to show ``effect`` score points; no table where nothing is in both."""
+    made = compared(models, judgments, numbers)
+    asked = len({(one.dialogue, one.turn) for one in judgments})
+    rows = {f"{model} minus {other}": (one, f"{one.difference.values}/{asked}") for (model, other), one in made.items()}
+    if not rows:
+        return []
+    note = "Turns: judged in both, of all asked."
+    return [contrast_table("Judge score: differences", rows, "Points", ".2f", effect, (note,))]
 
 
 def _reasons(missing: Counter[str | None]) -> str:
@@ -64,36 +77,53 @@ def _length(model: str, played: Sequence[Played]) -> str:
 
 
 def by_turn(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> list[Table]:
-    """Turns down, models across: as many models a table as fit in its width."""
-    title, notes = "Judge score by turn", _turn_notes(models, judgments)
+    """Turns down, models across."""
+    groups = {str(turn): [j for j in judgments if j.turn == turn] for turn in sorted({j.turn for j in judgments})}
+    notes = _missing_notes(models, judgments)
+    return _across("Judge score by turn", "Turn", models, {**groups, "all": judgments}, numbers, notes)
+
+
+def by_category(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> list[Table]:
+    """Categories down, models across; no table where there is one category."""
+    names = sorted({judgment.category for judgment in judgments})
+    if len(names) < 2:
+        return []
+    groups = {name: [j for j in judgments if j.category == name] for name in names}
+    return _across("Judge score by category", "Category", models, groups, numbers, (CELLS,))
+
+
+def _across(
+    title: str,
+    what: str,
+    models: Sequence[str],
+    groups: Mapping[str, Sequence[Judgment]],
+    numbers: Numbers,
+    notes: tuple[str, ...],
+) -> list[Table]:
+    """Groups of judgments down, models across: as many models a table as fit in its width."""
     blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
     tables = []
     for number, block in enumerate(blocks, 1):
-        rows = [(str(turn), *_turn(block, judgments, turn, numbers)) for turn in sorted({j.turn for j in judgments})]
-        rows.append(("all", *_turn(block, judgments, None, numbers)))
-        head = ("Turn", *("\n".join(textwrap.wrap(model, CELL)) for model in block))
+        rows = tuple((name, *(_cell(model, group, numbers) for model in block)) for name, group in groups.items())
+        head = (what, *("\n".join(textwrap.wrap(model, CELL)) for model in block))
         part = f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""
-        tables.append(Table(title + part, head, tuple(rows), notes if number == len(blocks) else ()))
+        tables.append(Table(title + part, head, rows, notes if number == len(blocks) else ()))
     return tables
 
 
-def _turn(models: Sequence[str], judgments: Sequence[Judgment], turn: int | None, numbers: Numbers) -> list[str]:
-    cells = []
-    for model in models:
-        own = [one for one in judgments if one.model == model and turn in (one.turn, None)]
-        found = scores(own).get(model, {})
-        cells.append(f"{written(numbers.mean(found), '.2f')} {sum(map(len, found.values()))}/{len(own)}")
-    return cells
+def _cell(model: str, group: Sequence[Judgment], numbers: Numbers) -> str:
+    own = [one for one in group if one.model == model]
+    found = scores(own).get(model, {})
+    return f"{written(numbers.mean(found), '.2f')} {sum(map(len, found.values()))}/{len(own)}"
 
 
-def _turn_notes(models: Sequence[str], judgments: Sequence[Judgment]) -> tuple[str, ...]:
-    note = "Mean, its 95% interval over sessions, and judged turns of all turns asked."
+def _missing_notes(models: Sequence[str], judgments: Sequence[Judgment]) -> tuple[str, ...]:
     judged = {
         model: {(j.dialogue, j.turn) for j in judgments if j.model == model and j.score is not None} for model in models
     }
     asked = {(j.dialogue, j.turn) for j in judgments}
     if all(turns == asked for turns in judged.values()):
-        return (note,)
+        return (CELLS,)
     counts = ", ".join(f"{model} {len(turns)}/{len(asked)}" for model, turns in judged.items())
     same = len({frozenset(turns) for turns in judged.values()}) == 1
     effect = "every mean leaves them out" if same else "the models' means are over different turns"
@@ -102,4 +132,4 @@ def _turn_notes(models: Sequence[str], judgments: Sequence[Judgment]) -> tuple[s
         f" {unanswered} had no answer: hardly at random, as a full context ends a session early." if unanswered else ""
     )
     paired = "The differences are paired: over the same turns of both."
-    return note, f"Turns are missing (judged: {counts}): {effect}.{late} {paired}"
+    return CELLS, f"Turns are missing (judged: {counts}): {effect}.{late} {paired}"

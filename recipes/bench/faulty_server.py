@@ -35,10 +35,12 @@ def words(seed: bytes, count: int) -> str:
 
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
-    """What the endpoint says: a query where it is told to play the user, an answer otherwise."""
+    """What the endpoint says: a query where it is told to play the user, else an answer or a verdict."""
     drawn = digest(request["seed"], json.dumps(request["messages"]))
     asked = "human user" in request["messages"][0]["content"]
     text = f"How does {words(drawn, 7)}?" if asked else f"It is {words(drawn, 20)}."
+    if "double square brackets" in request["messages"][-1]["content"]:
+        text += f" Rating: [[{1 + drawn[0] % 10}]]"
     length = sum(len(message["content"].split()) for message in request["messages"])
     return {
         "id": "x",

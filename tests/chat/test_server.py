@@ -19,7 +19,7 @@ from parrot_lite.chat.server import Addresses, ServerChat, _asked_for
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Decoding, Server
 from parrot_lite.store import locate
-from parrot_lite.types import Dialogue, derive_seed
+from parrot_lite.types import Dialogue, Instructed, derive_seed
 from tests.chat.loopback import Answer, Loopback, completion, error, loopback, truncated
 
 DECODING = Decoding(temperature=0.5, top_p=0.8, max_tokens=20)
@@ -73,6 +73,15 @@ def test_the_request_of_an_assistants_turn(server: Loopback) -> None:
             "seed": derive_seed(3, "d", 3),
         }
     ]
+
+
+def test_what_a_speaker_is_told_is_a_system_message(server: Loopback) -> None:
+    turns = Dialogue(id="d", source="test").say("one").turns
+    dialogue = Instructed(id="d", source="test", turns=turns, system="Be fair.\n\n")
+    chat_with(server).reply([dialogue, dialogue.say("two").say("three")], "assistant", DECODING, 0)
+    told = {"role": "system", "content": "Be fair.\n\n"}
+    for request in server.requests:
+        assert request["messages"][:2] == [told, {"role": "user", "content": "one"}]
 
 
 def test_a_users_turn_is_asked_for_with_flipped_roles(server: Loopback) -> None:

@@ -100,7 +100,7 @@ def test_ends_and_false_alarms_are_those_of_transformers(trained: tuple[Recipe, 
 def test_the_asker_was_trained_and_the_report_says_so(trained: tuple[Recipe, Path]) -> None:
     made, _ = trained
     cells = asker.by_model(user_turns.score(made))
-    apart = asker.estimates(cells, asker.nll, 200, 0)["asker minus base"]
+    apart = asker.estimates(cells, asker.nll)["asker minus base"]
     assert apart is not None
     assert apart.high is not None
     assert apart.high < 0
@@ -151,7 +151,7 @@ def test_measures_by_hand() -> None:
         "false alarms": (1 / 9, 0),
     }
     for name, (base, own) in expected.items():
-        found = asker.estimates(cells, asker.MEASURES[name], 100, 0)
+        found = asker.estimates(cells, asker.MEASURES[name])
         means = [found[row].mean for row in asker.ROWS]  # type: ignore[union-attr]
         assert means == pytest.approx([base, own, own - base]), name
 

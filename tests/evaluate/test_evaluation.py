@@ -10,7 +10,7 @@ import pytest
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation
-from parrot_lite.evaluate.records import Likelihood, Played
+from parrot_lite.evaluate.records import Comparison, Likelihood, Played
 from parrot_lite.recipe import Budget, Recipe, load
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Judgment
@@ -69,6 +69,31 @@ def test_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{own}/64 judged" in table
     evaluation.run(recipe)  # finished: nothing is done again, the table is printed
     assert capsys.readouterr().out == table
+
+
+def test_pairs_are_compared_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts = ["[[A]] and rated [[7]]", "[[B]] and rated [[4]]", "[[C]] and rated [[2]]"]
+    recipe = _recipe(tmp_path, judge=[*verdicts])
+    judge = recipe.eval.judge
+    assert judge is not None
+    judge = judge.model_copy(update={"pairs": (("capo", "sft"), ("capo", "base"))})
+    recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"judge": judge})})
+    evaluation.run(recipe)
+    folder = recipe.folder("eval")
+    found = list(read(folder / "comparisons.jsonl", Comparison))
+    assert len(found) == 2 * 64
+    assert json.loads((folder / "manifest.json").read_text())["counts"]["comparisons"] == 128
+    assert {one.outcome for one in found} == {"a", "b", "tie"}
+    table = capsys.readouterr().out
+    for rival in ("sft", "base"):
+        assert f"capo against {rival}" in table
+    assert table.count("64/64") >= 2
+
+    whole = (folder / "comparisons.jsonl").read_bytes()
+    (folder / "manifest.json").unlink()
+    (folder / "comparisons.jsonl").write_bytes(whole[: len(whole) // 2])
+    evaluation.run(recipe)
+    assert (folder / "comparisons.jsonl").read_bytes() == whole
 
 
 def test_resume_after_a_kill_gives_the_same_files(tmp_path: Path) -> None:

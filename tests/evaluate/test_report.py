@@ -74,18 +74,22 @@ def test_scores_coverage_and_paired_difference(recipe: Recipe) -> None:
     _finish(recipe, [*base, _judgment("base", "2", 2, 3), *sft, _judgment("sft", "2", 2, 4)])
     tables = _tables(recipe)
     rows = {row[0]: row for row in tables["Judge score, 1 to 10"].rows}
-    assert list(rows) == ["base", "sft", "  minus base", "capo"]
-    assert rows["base"][1:] == ("3.50 [3.00, 4.00]", "4/4 judged", "3")
+    assert list(rows) == ["base", "sft", "capo"]
+    assert rows["base"][1:] == ("3.50 [-2.85, 9.85]", "4/4 judged", "3")  # 3 and 4 in mean: 3.5 -+ 12.706 x 0.5
     assert rows["sft"][1].startswith("5.00 [")
     assert rows["sft"][2] == "3/4 judged"
-    assert rows["  minus base"][1:] == ("+1.00 [+1.00, +1.00]", "3 in both", "")  # no spread: nothing detectable
     assert rows["capo"][1:] == ("-", "0/0 judged", "3")
+    difference = tables["Judge score: differences"]
+    assert difference.rows == (
+        ("sft minus base", "+1.00 [+1.00, +1.00]", "-", "-", "-", "-", "3/4"),  # no spread: nothing to be told
+    )
+    assert not any("cannot show anything" in note for note in difference.notes)
     by_turn = tables["Judge score by turn"]
     assert by_turn.head == ("Turn", "base", "sft", "capo")
     assert by_turn.rows == (
-        ("1", "4.50 [4.00, 5.00] 2/2", "5.50 [5.00, 6.00] 2/2", "- 0/0"),
-        ("2", "2.50 [2.00, 3.00] 2/2", "4.00 [-, -] 1/2", "- 0/0"),
-        ("all", "3.50 [3.00, 4.00] 4/4", f"{rows['sft'][1]} 3/4", "- 0/0"),
+        ("1", "4.50 [-1.85, 10.85] 2/2", "5.50 [-0.85, 11.85] 2/2", "- 0/0"),
+        ("2", "2.50 [-3.85, 8.85] 2/2", "4.00 [-, -] 1/2", "- 0/0"),
+        ("all", "3.50 [-2.85, 9.85] 4/4", f"{rows['sft'][1]} 3/4", "- 0/0"),
     )
     (note,) = (note for note in by_turn.notes if "are missing" in note)
     assert "base 4/4, sft 3/4, capo 0/4): the models' means are over different turns" in note
@@ -105,18 +109,36 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
     ]
     _finish(recipe, judgments, records)
     tables = _tables(recipe)
-    rows = tables["Judge score, 1 to 10"].rows
-    labels = ["base", "sft", "  minus base", "capo", "  minus base", "  minus sft"]
-    assert [row[0] for row in rows] == labels
-    assert [row[1] for row in rows[2::2]] == [
-        "+2.00 [+1.00, +3.00]\ndetectable 1.43",
-        "+3.50 [+2.00, +5.00]\ndetectable 2.14",
-    ]
-    assert rows[5][1:] == ("+1.50 [+1.00, +2.00]\ndetectable 0.71", "2 in both", "")
-    context = tables["PMI-swap of the session's answers"].rows
-    assert [row[0] for row in context] == labels
-    assert context[4][1:3] == ("2 + 0", "+0.200 [+0.000, +0.400]\ndetectable 0.286")
-    assert context[5][1:3] == ("2 + 0", "+0.100 [+0.000, +0.200]\ndetectable 0.143")
+    pairs = ["sft minus base", "capo minus base", "capo minus sft"]
+    # Two sessions: t with one degree of freedom, and no way to exchange models that gives a p below 0.5.
+    assert tables["Judge score: differences"].rows == (
+        ("sft minus base", "+2.00 [-10.71, +14.71]", "0.500", "1.000", "16.33", "395", "2/2"),
+        ("capo minus base", "+3.50 [-15.56, +22.56]", "0.500", "1.000", "24.50", "885", "2/2"),
+        ("capo minus sft", "+1.50 [-4.85, +7.85]", "0.500", "1.000", "8.17", "101", "2/2"),
+    )
+    assert any("2 sessions cannot show anything" in note for note in tables["Judge score: differences"].notes)
+    context = tables["Context use of the session's answers, context-dependent turns: differences"].rows
+    assert [row[0] for row in context] == [f"PMI-swap: {pair}" for pair in pairs]
+    assert context[1] == ("PMI-swap: capo minus base", "+0.200 [-2.341, +2.741]", "1.000", "1.000", "3.267", "700", "2")
+    notes = " ".join(tables["Context use of the session's answers, context-dependent turns: differences"].notes)
+    assert "Holm p: corrected for the 3 tested" in notes
+
+
+def test_categories_are_told_apart_where_there_are_several(recipe: Recipe) -> None:
+    judgments = [_judgment("base", "1", 1, 4), _judgment("base", "1", 2, 8)]
+    other = _judgment("base", "2", 1, 5).model_copy(update={"category": "coding"})
+    _finish(recipe, [*judgments, other])
+    table = _tables(recipe)["Judge score by category"]
+    assert table.head == ("Category", "base", "sft", "capo")
+    assert table.rows == (
+        ("coding", "5.00 [-, -] 1/1", "- 0/0", "- 0/0"),
+        ("math", "6.00 [-, -] 2/2", "- 0/0", "- 0/0"),
+    )
+
+
+def test_one_category_needs_no_table_of_its_own(recipe: Recipe) -> None:
+    _finish(recipe, [_judgment("base", "1", 1, 4)])
+    assert "Judge score by category" not in _tables(recipe)
 
 
 def test_turns_missing_for_all_models_alike_are_told(recipe: Recipe) -> None:
@@ -148,10 +170,12 @@ def test_many_models_with_long_names_keep_the_width(tmp_path: Path, capsys: pyte
     assert "\u2026" not in screen
 
 
-def test_more_resamples_need_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
+def test_what_only_the_report_uses_needs_no_rerun(recipe: Recipe, tmp_path: Path) -> None:
     _finish(recipe, [_judgment("base", "1", 1, 5)])
-    other = load(DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300"])
-    assert dict(build(other).facts)["intervals"].startswith("95%, 300 bootstrap draws")
+    other = load(
+        DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300", "eval.effect=1", "eval.probe.effect=1"]
+    )
+    assert "(all ways up to 12 sessions, 300 beyond)" in dict(build(other).facts)["p values"]
 
 
 def test_per_token_measures_by_hand() -> None:
@@ -177,36 +201,61 @@ def test_context_use_by_hand(recipe: Recipe) -> None:
     ]
     _finish(recipe, [], records)
     tables = _tables(recipe)
-    assert tables["PMI-swap of the session's answers"].rows == (
-        ("base", "2 + 1", "0.400 [0.300, 0.500]", "0.100 [-, -]", "+0.200 [-, -]"),  # of b alone: 0.3 - 0.1
-        ("sft", "1 + 1", "0.700 [-, -]", "0.300 [-, -]", "-"),  # no session has both kinds
-        ("  minus base", "1 + 1", "+0.200 [-, -]", "+0.200 [-, -]", "-"),
-        ("capo", "-", "-", "-", "-"),
+    levels = {row[0]: row[1:] for row in tables["Context use of the session's answers"].rows}
+    assert list(levels) == [
+        f"PMI-{n}: {m}" for n in ("swap", "last", "scramble", "none") for m in ("base", "sft", "capo")
+    ]
+    # base: at dependent turns a 0.5 and b 0.3; at the other b 0.1, which is 0.2 less than its own 0.3.
+    assert levels["PMI-swap: base"] == ("0.400 [-0.871, 1.671]", "0.100 [-, -]", "+0.200 [-, -]", "2 + 1")
+    assert levels["PMI-swap: sft"] == ("0.700 [-, -]", "0.300 [-, -]", "-", "1 + 1")  # no session has both kinds
+    assert levels["PMI-swap: capo"] == ("-", "-", "-", "-")
+    assert levels["PMI-last: base"] == ("-", "0.400 [-, -]", "-", "0 + 1")
+    assert levels["PMI-scramble: base"][1] == "0.200 [-, -]"
+    assert levels["PMI-none: base"][:2] == ("0.200 [-1.071, 1.471]", "-0.100 [-, -]")
+    assert tables["Context use of the session's answers, context-dependent turns: differences"].rows == (
+        ("PMI-swap: sft minus base", "+0.200 [-, -]", "-", "-", "-", "-", "1"),
     )
-    last = tables["PMI-last of the session's answers"].rows
-    assert last[0] == ("base", "0 + 1", "-", "0.400 [-, -]", "-")
-    assert last[2] == ("  minus base", "0 + 1", "-", "-0.200 [-, -]", "-")
-    assert tables["PMI-scramble of the session's answers"].rows[0][3] == "0.200 [-, -]"
-    assert tables["PMI-none of the session's answers"].rows[0][2:4] == ("0.200 [0.100, 0.300]", "-0.100 [-, -]")
+    others = tables["Context use of the session's answers: other differences"].rows
+    assert [(row[0], row[1], row[-1]) for row in others] == [
+        ("PMI-none: sft minus base", "+0.100 [-, -]", "1"),
+        ("PMI-swap, self-contained: sft minus base", "+0.200 [-, -]", "1"),
+        ("PMI-last, self-contained: sft minus base", "-0.200 [-, -]", "1"),
+    ]
     by_turn = tables["PMI-swap of the session's answers by turn"]
     assert by_turn.head == ("Turn", "base", "sft", "capo")
     assert by_turn.rows == (
-        ("2", "0.400 [0.300, 0.500] 2", "0.700 [-, -] 1", "- 0"),
+        ("2", "0.400 [-0.871, 1.671] 2", "0.700 [-, -] 1", "- 0"),
         ("3", "0.100 [-, -] 1", "0.300 [-, -] 1", "- 0"),
     )
     assert [row[0] for row in tables["PMI-last of the session's answers by turn"].rows] == ["3"]
-    guards = tables["NLL under the true history"]
-    assert guards.head == ("Model", "Session's answers [95%]", "First answers [95%]")
-    assert guards.rows[0] == ("base", "1.625 [1.500, 1.750]", "3.000 [-, -]")  # a: 15/10, b: 35/20
+    costs = tables["NLL under the true history"]
+    assert costs.head == ("Model", "Session's answers [95%]", "First answers [95%]")
+    assert costs.rows[0] == ("base", "1.625 [0.037, 3.213]", "3.000 [-, -]")  # a: 15/10, b: 35/20
     # Over the turns of both: a falls by 0.1, b rises by 0.2.
-    assert guards.rows[2] == (
-        "  minus base",
-        "+0.050 [-0.100, +0.200]\ndetectable 0.214\nnot below +0.05",
-        "+0.100 [-, -]\nabove +0.05",
+    differences = tables["NLL under the true history: differences"]
+    assert [(row[0], row[1], row[-1]) for row in differences.rows] == [
+        ("Session's answers: sft minus base", "+0.050 [-1.856, +1.956]", "2"),
+        ("First answers: sft minus base", "+0.100 [-, -]", "1"),
+    ]
+    assert differences.notes[:2] == (
+        "1 of 2 are above the guard of +0.05: First answers: sft minus base.",
+        "Below the guard of +0.05, but not their intervals: Session's answers: sft minus base.",
     )
 
 
-def test_the_difference_of_differences_is_of_sessions_that_have_both_kinds(recipe: Recipe) -> None:
+def test_all_below_the_guard_is_said(recipe: Recipe) -> None:
+    records = [
+        record
+        for number, model in enumerate(("base", "sft"))
+        for session in range(9)
+        for record in _likelihoods(model, f"s{session}", 2, None, true=10 - number * (1 + session / 10), swapped=14)
+    ]
+    _finish(recipe, [], records)
+    notes = _tables(recipe)["NLL under the true history: differences"].notes
+    assert notes[0] == "All are below the guard of +0.05, and so are their intervals."
+
+
+def test_kinds_of_turns_apart_are_of_sessions_that_have_both(recipe: Recipe) -> None:
     records = [
         record
         for number, model in enumerate(("base", "sft"))
@@ -215,12 +264,15 @@ def test_the_difference_of_differences_is_of_sessions_that_have_both_kinds(recip
         for record in _likelihoods(model, session, turn, rule, true=10, swapped=swapped)
     ]
     _finish(recipe, [], [*records, *_likelihoods("sft", "c", 2, "pronoun", true=10, swapped=50)])
-    rows = _tables(recipe)["PMI-swap of the session's answers"].rows
-    apart = ("+0.200 [+0.200, +0.200]", "+0.400 [+0.400, +0.400]", "+0.200 [+0.200, +0.200]")
-    assert tuple(row[4] for row in rows[:3]) == apart
-    assert rows[1][1] == "3 + 2"
-    assert rows[1][2].startswith("1.800 [0.700, ")
-    assert rows[2][1] == "2 + 2"
+    tables = _tables(recipe)
+    levels = {row[0]: row[1:] for row in tables["Context use of the session's answers"].rows}
+    assert [(levels[f"PMI-swap: {model}"][2][:6], levels[f"PMI-swap: {model}"][3]) for model in ("base", "sft")] == [
+        ("+0.200", "2 + 2"),
+        ("+0.400", "3 + 2"),
+    ]
+    rows = {row[0]: row for row in tables["Context use of the session's answers: other differences"].rows}
+    assert rows["PMI-swap, apart: sft minus base"][1].startswith("+0.200 [")
+    assert rows["PMI-swap, apart: sft minus base"][-1] == "2 + 2"
 
 
 def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
@@ -237,9 +289,9 @@ def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
         '{"counts": {"probe: sessions": 2, "probe, left out: same-writer, empty reply": 3}}'
     )
     tables = _tables(recipe)
-    assert tables["PMI-swap of the same writer's answers"].rows[0][1:4] == ("0 + 1", "-", "0.400 [-, -]")
-    played = tables["PMI-swap of the played answers"]
-    assert played.rows[0][1:4] == ("1 + 1", "0.600 [-, -]", "0.200 [-, -]")  # by label, whatever the rule says
+    assert tables["Context use of the same writer's answers"].rows[0][1:3] == ("-", "0.400 [-, -]")
+    # By label, whatever the rule says.
+    assert tables["Context use of the played answers"].rows[0][1:3] == ("0.600 [-, -]", "0.200 [-, -]")
     by_phenomenon = tables["PMI-swap of the played answers by phenomenon"]
     assert [row[:2] for row in by_phenomenon.rows] == [
         ("anaphora", "0.600 [-, -] 1"),
@@ -247,10 +299,10 @@ def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
         ("shift", "0.200 [-, -] 1"),
         ("self-contained", "0.200 [-, -] 1"),
     ]
-    assert by_phenomenon.notes[-1] == "Left out: 3 x same-writer, empty reply."
-    guards = tables["NLL under the true history"]
-    assert guards.head[1:] == ("Session's answers [95%]", "Same writer's answers [95%]")
-    assert guards.rows[0][1:] == ("1.000 [-, -]", "1.100 [-, -]")
+    assert tables["Context use of the session's answers"].notes[-1] == "Left out: 3 x same-writer, empty reply."
+    costs = tables["NLL under the true history"]
+    assert costs.head[1:] == ("Session's answers [95%]", "Same writer's answers [95%]")
+    assert costs.rows[0][1:] == ("1.000 [-, -]", "1.100 [-, -]")
 
 
 def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
