@@ -12,7 +12,7 @@ from pathlib import Path
 
 from parrot_lite.evaluate import context_use, pairwise, scores
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -72,6 +72,11 @@ def build(recipe: Recipe) -> Report:
         tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
+        choices = folder / "choices.jsonl"
+        if recipe.eval.probe.trees is None:
+            facts.append(("forced choice", "none, eval.probe.trees names no negatives of held-out sessions"))
+        elif choices.exists():
+            tables += context_use.choice_tables(models, list(read(choices, Choice)), numbers)
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
