@@ -34,6 +34,7 @@ from parrot_lite.recipe import (
     Local,
     Logs,
     Negatives,
+    Probe,
     Recipe,
     Scripted,
     Section,
@@ -597,7 +598,18 @@ def _eval(outlook: Outlook) -> Planned:
             told = _words(f"judge-{e.judge.pair_prompt}.txt")
             heard = 4 * read * len(e.judge.pairs) + looks * (2 * answer + told)
             calls.append(Calls("pairs", e.judge.chat, looks, heard, 0 if weighed else looks * written, rounds=2))
+    if e.probe and e.probe.writer:
+        calls.append(_written(outlook, e.probe, e.probe.writer))
     return Planned(reads, len(questions), f"{number:,} turns a model", tuple(calls))
+
+
+def _written(outlook: Outlook, probe: Probe, writer: ChatSpec) -> Calls:
+    """The same-writer answers of the probe, at the latest turns of held-out sessions, which are like those of logs."""
+    lengths, sessions = outlook.lengths(("logs",)), min(probe.sessions, outlook.recipe.logs.heldout)
+    answered = [list(range(2, shape.turns + 1))[-probe.turns_per_session :] for shape in lengths.shapes]
+    number = sessions * fmean(map(len, answered))
+    read = sessions * fmean(sum(map(lengths.prompt, turns)) for turns in answered)
+    return Calls("same writer", writer, number, read, number * min(lengths.answer, probe.decoding.max_tokens))
 
 
 STAGES: dict[Stage, Callable[[Outlook], Planned]] = {
