@@ -276,7 +276,7 @@ def choice_tables(models: Sequence[str], choices: Sequence[Choice], numbers: Num
 
     def cell(model: str, some: Sequence[Choice]) -> str:
         values = chosen_likelier([one for one in some if one.model == model])
-        return f"{written(share(numbers.mean(values)), '.2f')} {sum(map(len, values.values()))}"
+        return f"{share(numbers.mean(values))} {sum(map(len, values.values()))}"
 
     note = (
         "Share of negatives less likely, by log-prob a token, than the chosen answer, and turns. A diagnostic, no "

@@ -17,7 +17,7 @@ import torch
 from parrot_lite.chat import adapter_inputs
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, choices, written
-from parrot_lite.evaluate.records import LEFT_OUT, Choice, Likelihood, Played, Written
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm import attention
 from parrot_lite.lm.forest import Row, forests
@@ -134,7 +134,7 @@ def _sessions(recipe: Recipe, settings: Probe, folder: RunFolder) -> list[list[V
     found = list(of_logs(heldout, wrote, settings, seed))
     if settings.bench_from is not None:
         played = [one for one in read(folder.path / "answers.jsonl", Played) if one.model == settings.bench_from]
-        found += of_bench(played, bench.load(recipe.eval.bench), settings, seed)
+        found += of_bench(played, list(read(folder.path / bench.QUESTIONS, Question)), settings, seed)
     return found
 
 

@@ -10,9 +10,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, pairwise, scores
+from parrot_lite.evaluate import context_use, entities, pairwise, repetition, scores
+from parrot_lite.evaluate.bench import QUESTIONS
+from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played, Question, player
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -43,10 +45,13 @@ def build(recipe: Recipe) -> Report:
     """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
     folder = require_unchanged(recipe, "eval")
     played = list(read(folder / "answers.jsonl", Played))
+    asked = folder / QUESTIONS  # not there where an older version played
+    questions = list(read(asked, Question)) if asked.exists() else []
     judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
     probed = folder / "likelihoods.jsonl"  # not there where no model is local
     likelihoods = list(read(probed, Likelihood)) if recipe.eval.probe and probed.exists() else []
     models = list(recipe.eval.models)
+    players = [player(model, history) for history in recipe.eval.history for model in models]
     numbers = Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
     judges = sorted({judgment.judge for judgment in judgments})
     sessions = len({one.dialogue.id for one in played})
@@ -58,18 +63,21 @@ def build(recipe: Recipe) -> Report:
         ),
         ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
+        *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
         ("seed", str(recipe.run.seed)),
         ("intervals", INTERVALS),
         ("p values", numbers.tests),
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables.append(scores.overall(models, judgments, played, numbers))
-        tables += scores.differences(models, judgments, numbers, recipe.eval.effect)
-        tables += scores.by_turn(models, judgments, numbers)
-        tables += scores.by_category(models, judgments, numbers)
+        tables.append(scores.overall(players, judgments, played, numbers))
+        tables += scores.differences(models, recipe.eval.history, judgments, numbers, recipe.eval.effect)
+        tables += scores.by_turn(players, judgments, numbers)
+        tables += scores.by_category(players, judgments, numbers)
     if recipe.eval.judge and recipe.eval.judge.pairs:
         tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
+    tables += entities.tables(models, recipe.eval.history, played, questions, numbers)
+    tables.append(repetition.table(players, played, numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
         choices = folder / "choices.jsonl"
@@ -77,10 +85,13 @@ def build(recipe: Recipe) -> Report:
             facts.append(("forced choice", "none, eval.probe.trees names no negatives of held-out sessions"))
         elif choices.exists():
             tables += context_use.choice_tables(models, list(read(choices, Choice)), numbers)
+    card = judge_card(recipe) if recipe.eval.judge else None
+    if card is not None:
+        tables.append(card.table())
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
-        warnings=tuple(_warnings(recipe, judges)),
+        warnings=(*([card.red_line] if card and card.red_line else []), *_warnings(recipe, judges)),
         tables=tuple(tables),
     )
 

@@ -10,7 +10,7 @@ import torch
 
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import probe, written
+from parrot_lite.evaluate import evaluation, probe, written
 from parrot_lite.evaluate.records import Choice, Label, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -262,6 +262,33 @@ def test_the_writer_writes_once_and_its_cut_answers_have_no_end(tmp_path: Path, 
     for one in records:
         wrote_it = texts[one.dialogue, one.turn]
         assert one.tokens == len(renderer.encode(wrote_it.text or "")) + wrote_it.ended
+
+
+def test_a_whole_evaluation_with_every_kind_of_answer(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Played and written by the model itself; its tables keep within a terminal."""
+    keys = ("sessions=4", "max_tokens=6", "probe.sessions=3", "probe.turns_per_session=2", "probe.bench_from=base")
+    answers = ('probe.answers=["session", "same-writer"]', "probe.decoding.max_tokens=6", "probe.max_tokens=2048")
+    made = recipe(tmp_path, base, *(f"eval.{key}" for key in (*keys, *answers)), 'eval.models.again={kind="local"}')
+    finished_logs(made, first_turns(4, 3))
+    evaluation.run(made)
+    folder = made.folder("eval")
+    records = list(read(folder / "likelihoods.jsonl", Likelihood))
+    assert {one.answer for one in records} == {"session", "same-writer", "played"}
+    by_model = [
+        {(one.dialogue, one.turn, one.answer, one.condition): one.nll for one in records if one.model == name}
+        for name in ("base", "again")
+    ]
+    assert by_model[0] == by_model[1]
+    played = [one for one in records if one.answer == "played"]
+    assert all(one.phenomena and one.rule is None and one.turn > 1 for one in played)
+    screen = capsys.readouterr().out
+    for title in ("of the session's answers", "of the same writer's answers", "of the played answers by phenomenon"):
+        assert title in screen
+    assert max(map(len, screen.splitlines())) <= 100
+    evaluation.run(made)  # finished: prints again
+    assert list(read(folder / "likelihoods.jsonl", Likelihood)) == records
 
 
 def test_forced_choice_scores_as_rows_of_their_own(tmp_path: Path, base: Path) -> None:

@@ -321,7 +321,7 @@ def test_forced_choice_by_hand() -> None:
     (table,) = choice_tables(["base", "server"], choices, Numbers(100, 0))
     assert table.head == ("Negative", "base")
     # Over the turns 0.5, 1 and 0: a share ends at 0 and 1, however wide the interval of two sessions.
-    assert table.rows == (("neglect", "0.50 [0.00, 1.00] 3"), ("random", "1.00 [-, -] 1"))
+    assert table.rows == (("neglect", "50% [0%, 100%] 3"), ("random", "100% [-, -] 1"))
     assert choice_tables(["base"], [], Numbers(100, 0)) == []
 
 
