@@ -142,12 +142,12 @@ def _context_use(
     found += _differences(
         f"Context use {of}, context-dependent turns: differences", primary, models, likelihoods, numbers, effect
     )
-    found += _differences(f"Context use {of}: other differences", others, models, likelihoods, numbers, effect)
+    if answer == "session":
+        found += _differences(f"Context use {of}: other differences", others, models, likelihoods, numbers, effect)
     for name in (one for one in PRIMARY if one in shown):
         turns = _turns(likelihoods, SPOILED[name])
         found += _across(f"{name} {of} by turn", "Turn", turns, name, models, likelihoods, numbers)
-    if labelled := _phenomena(likelihoods):
-        for name in shown:
+        if labelled := _phenomena(likelihoods):
             found += _across(f"{name} {of} by phenomenon", "Label", labelled, name, models, likelihoods, numbers)
     return found
 

@@ -48,6 +48,10 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         if folder is not None:
             kept = "".join(question.model_dump_json(exclude_none=True) + "\n" for question in questions)
             write_atomically(folder.path / bench.QUESTIONS, kept)
+            if recipe.eval.probe is not None:
+                from parrot_lite.evaluate import probe  # needs torch
+
+                probe.check(recipe, recipe.eval.probe)
             with Meter(recipe, folder.path) as meter:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
@@ -57,8 +61,6 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                     written.run(recipe, recipe.eval.probe, folder, meter)
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
-                from parrot_lite.evaluate import probe  # needs torch
-
                 probe.run(recipe, folder)
     report.show(recipe)
 

@@ -22,7 +22,7 @@ from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm import attention
 from parrot_lite.lm.forest import Row, forests
 from parrot_lite.lm.likelihood import answer_log_probs
-from parrot_lite.lm.model import load_for_inference, load_renderer
+from parrot_lite.lm.model import load_for_inference, load_renderer, skeleton
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.lm.tree import TokenTree, joined
 from parrot_lite.progress import progress
@@ -36,6 +36,12 @@ class Batch:
 
     variants: tuple[Variant, ...]
     tree: TokenTree
+
+
+def check(recipe: Recipe, settings: Probe) -> None:
+    """Raises UserError where the base model's architecture does not take token trees: now, not after hours of play."""
+    if any(isinstance(spec, Local) for spec in recipe.eval.models.values()):
+        attention.use(skeleton(recipe.model), settings.max_tokens)
 
 
 def run(recipe: Recipe, folder: RunFolder) -> None:

@@ -234,7 +234,9 @@ def test_probe_runs_where_the_recipe_sets_it(
                             record |= {"condition": condition, "nll": true + more, "tokens": 10}
                             journal.append(Likelihood.model_validate(record))
 
-    monkeypatch.setattr("parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe), raising=False)
+    monkeypatch.setattr(
+        "parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe, check=lambda *_: None), raising=False
+    )
     recipe = _recipe(tmp_path, probe=True)
     with pytest.raises(UserError, match="logs has no finished result"):
         evaluation.run(recipe)

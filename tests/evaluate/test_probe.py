@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -289,6 +291,19 @@ def test_a_whole_evaluation_with_every_kind_of_answer(
     assert max(map(len, screen.splitlines())) <= 100
     evaluation.run(made)  # finished: prints again
     assert list(read(folder / "likelihoods.jsonl", Likelihood)) == records
+
+
+def test_an_architecture_without_trees_is_refused_before_anything_is_played(tmp_path: Path, base: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    config = json.loads((other / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    (other / "config.json").write_text(json.dumps(config))
+    made = recipe(tmp_path, other, "eval.probe.max_tokens=4096")
+    finished_logs(made, first_turns(3, 2))
+    with pytest.raises(UserError, match=r"dynamic positions beyond 2048 tokens"):
+        evaluation.run(made)
+    assert not (made.folder("eval") / "answers.jsonl").exists()
 
 
 def test_forced_choice_scores_as_rows_of_their_own(tmp_path: Path, base: Path) -> None:
