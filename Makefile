@@ -17,7 +17,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -101,6 +101,9 @@ bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a t
 
 bench-load: $(STAMP) ## collection against a faulty server: throughput, failures counted, memory
 	@$(BIN)/python recipes/bench/collection_load.py $(BENCH)
+
+bench-probe: $(STAMP) ## the probe: a session's histories as one token tree against a row for every answer
+	@$(BIN)/python recipes/bench/probe.py $(BENCH)
 
 bench-judging: $(STAMP) ## 640 verdicts from a slow server: time against the ideal, kill -9 and resumed
 	@$(BIN)/python recipes/bench/judging_load.py $(BENCH)

@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parrot_lite.errors import UserError
-from parrot_lite.types import KINDS, How, Kind
+from parrot_lite.types import KINDS, Condition, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
@@ -614,18 +614,69 @@ class Judge(Section):
 
 
 class Probe(Section):
-    """Likelihood of the session's own answers under true, swapped and no history, on held-out sessions."""
+    """Likelihood of fixed answers under their true history and under spoiled ones, on held-out sessions."""
 
     sessions: Positive = Field(
         default=16, description="held-out sessions scored, at least two; more narrow the intervals and take longer"
     )
-    max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
-    turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
+    turns_per_session: Positive = Field(
+        default=4, description="turns scored, the latest ones; the first, which has no history, is scored beside them"
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=get_args(Condition),
+        description="histories: the true one, another session's (swapped), the true one without its last exchange "
+        "(shortened) or with its exchanges in another order (scrambled, the dearest), none (withheld)",
+    )
+    answers: tuple[Literal["session", "same-writer"], ...] = Field(
+        default=("session",),
+        min_length=1,
+        description="whose are scored: the session's own, and those that the writer gives under the true history",
+    )
+    writer: ChatSpec | None = Field(
+        default_factory=lambda data: Local(kind="local") if "same-writer" in data.get("answers", ()) else None,
+        description="of same-writer; one for all recipes that are compared. Default = the bare base",
+    )
+    decoding: Decoding = Field(
+        default=Decoding(temperature=0.0, top_p=1.0, max_tokens=256),
+        description="of the writer; an answer that max_tokens cuts is scored without its end",
+    )
+    bench_from: str | None = Field(
+        default=None,
+        description="one of eval.models: the sessions that it played are scored as well, its answers being fixed for "
+        "all models, by what the benchmark's labels say of each query; none = the benchmark is left out",
+    )
+    trees: str | None = Field(
+        default=None,
+        description="trees.jsonl of a negatives stage over held-out sessions, for the forced choice between the chosen "
+        "answer and each negative; none = it is left out",
+    )
+    max_tokens: Positive = Field(
+        default=1024, description="of a history with its answer; answers with a longer one are left out and counted"
+    )
+    tree_tokens: Positive = Field(
+        default=8192, description="scored in one forward pass, shared ones counted once; higher increases memory"
+    )
     effect: float = Field(
         default=0.03,
         gt=0,
         description="as eval.effect, in nats a token; smaller ones need more sessions, by the square",
     )
+    guard: float = Field(
+        default=0.05,
+        gt=0,
+        description="nats a token that answers may lose under the true history before a note says it",
+    )
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if "true" not in self.conditions:
+            raise ValueError("conditions must have the true history. Add 'true'")
+        if self.tree_tokens < self.max_tokens:
+            what = f"tree_tokens = {self.tree_tokens} is below max_tokens = {self.max_tokens}"
+            raise ValueError(f"{what}. Raise it, or lower max_tokens")
+        if "same-writer" in self.answers and self.writer is None:
+            raise ValueError("answers has same-writer, which needs a writer. Leave writer out, or set it")
+        return self
 
 
 class Eval(Section):
@@ -682,6 +733,15 @@ class Eval(Section):
     def _plays_once(self) -> Self:
         if len(set(self.history)) < len(self.history):
             raise ValueError("history names one twice. Name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_names_a_model(self) -> Self:
+        name = self.probe and self.probe.bench_from
+        if name is not None and name not in self.models:
+            raise ValueError(f"bench_from = {json.dumps(name)} is none of eval.models. Name one of them")
+        if name is not None and "own" not in self.history:
+            raise ValueError("bench_from needs sessions over the model's own history. Add 'own' to eval.history")
         return self
 
 
@@ -751,7 +811,7 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
     Eval: frozenset({"effect", "resamples"}),
-    Probe: frozenset({"effect"}),
+    Probe: frozenset({"effect", "guard", "tree_tokens"}),
 }
 
 

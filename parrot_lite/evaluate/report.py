@@ -5,6 +5,7 @@ Reads the finished eval folder only, so it prints again at any time what was mea
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from parrot_lite.evaluate import context_use, entities, families, pairwise, repe
 from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import Comparison, Likelihood, Played, Question, player
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played, Question, player
 from parrot_lite.recipe import ChatSpec, Gguf, Judge, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -78,7 +79,12 @@ def build(recipe: Recipe) -> Report:
     tables += entities.tables(models, recipe.eval.history, played, questions, numbers)
     tables.append(repetition.table(players, played, numbers))
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe.effect)
+        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
+        choices = folder / "choices.jsonl"
+        if recipe.eval.probe.trees is None:
+            facts.append(("forced choice", "none, eval.probe.trees names no negatives of held-out sessions"))
+        elif choices.exists():
+            tables += context_use.choice_tables(models, list(read(choices, Choice)), numbers)
     card = judge_card(recipe) if recipe.eval.judge else None
     if card is not None:
         tables.append(card.table())
@@ -109,6 +115,12 @@ def _covered(judgments: Sequence[Judgment]) -> str:
     """
     found = [one.covered for one in judgments if one.covered is not None]
     return f" (from {sum(found) / len(found):.1%} of its probability, at least {min(found):.1%})" if found else ""
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    """What the probe left out, by reason."""
+    counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
+    return {name.removeprefix(LEFT_OUT): count for name, count in counts.items() if name.startswith(LEFT_OUT)}
 
 
 def _source(spec: ChatSpec, recipe: Recipe) -> str:

@@ -242,12 +242,14 @@ def test_probe_runs_where_the_recipe_sets_it(
                 for session in range(4):
                     for turn, rule in ((2, "pronoun"), (3, None)):
                         true = 15.0 + session
-                        for condition, more in (("true", 0.0), ("swap", 4.0 + number), ("none", 2.0)):
+                        for condition, more in (("true", 0.0), ("swapped", 4.0 + number), ("withheld", 2.0)):
                             record = {"model": model, "dialogue": f"s{session}", "turn": turn, "rule": rule}
                             record |= {"condition": condition, "nll": true + more, "tokens": 10}
                             journal.append(Likelihood.model_validate(record))
 
-    monkeypatch.setattr("parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe), raising=False)
+    monkeypatch.setattr(
+        "parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe, check=lambda *_: None), raising=False
+    )
     recipe = _recipe(tmp_path, probe=True)
     with pytest.raises(UserError, match="logs has no finished result"):
         evaluation.run(recipe)
