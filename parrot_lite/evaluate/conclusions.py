@@ -1,0 +1,73 @@
+"""One sentence a contrast, made from its statistics and never stronger than they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parrot_lite.evaluate.estimates import probability
+from parrot_lite.evaluate.statistics import ALPHA, Contrast
+
+State = Literal["shown", "not shown", "not tested"]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What can be said about ``model`` against ``other``."""
+
+    model: str
+    other: str
+    state: State
+    text: str  # goes on behind "model minus other"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a measure is spoken of. ``more`` and ``less`` say what a positive and a negative difference are."""
+
+    unit: str
+    form: str
+    more: str
+    less: str
+    caveat: str = ""  # what stands against reading it as it looks; ends every sentence that found something
+
+
+def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: int) -> Conclusion:
+    """What a contrast lets one say, of ``family`` contrasts that it was corrected with.
+
+    A difference is shown where the corrected p lies below 0.05: nothing is read off the interval, which is not
+    corrected.
+    """
+    one, form = contrast.difference, scale.form
+    size = f"{one.mean:+{form}} {scale.unit}"
+    if one.low is None or one.high is None:
+        return Conclusion(model, other, "not tested", f"{size} in a single session, which says nothing about others.")
+    decisive = contrast.p if contrast.adjusted is None else contrast.adjusted
+    if decisive is None:
+        return Conclusion(model, other, "not tested", f"{size} in every session alike: without spread nothing is tested.")
+    corrected = (
+        f", corrected for {family} comparisons {_p(decisive)}" if family > 1 and contrast.adjusted is not None else ""
+    )
+    found = f"{size} (95% interval {one.low:+{form}} to {one.high:+{form}}; {_p(contrast.p)}{corrected})"
+    if decisive < ALPHA:
+        text = f"{found}: {scale.more if one.mean > 0 else scale.less}."
+        if one.detectable is not None and abs(one.mean) < one.detectable:
+            text += (
+                f" It is smaller than what so many sessions can be relied on to show ({one.detectable:{form}}): "
+                "findings so small tend to be overstated."
+            )
+        return Conclusion(model, other, "shown", f"{text} {scale.caveat}".strip())
+    text = f"{found}: no difference was shown"
+    few = 2 / 2**one.sessions
+    if few > ALPHA:
+        text += f", and {one.sessions} sessions can show none, whatever it is"
+    elif contrast.p is not None and contrast.p < ALPHA:
+        text += ", for among so many comparisons such a one is to be expected by chance"
+    if one.detectable is not None:
+        text += f". A true one below {one.detectable:{form}} is smaller than what so many sessions can be relied on to show"
+    return Conclusion(model, other, "not shown", f"{text}.")
+
+
+def _p(value: float | None) -> str:
+    told = probability(value)
+    return f"p {told[0]} {told[1:]}" if told.startswith("<") else f"p = {told}"

@@ -1,0 +1,403 @@
+"""``report.html``: the evaluation on one page that opens offline, with every transcript.
+
+What models and judges wrote is untrusted: it is escaped, the page's policy allows no script, no remote load and no
+style but the page's own, and filters work by CSS alone. The same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import jinja2
+from markupsafe import Markup
+
+from parrot_lite.evaluate import charts, context_use, scores, transcripts
+from parrot_lite.evaluate.card import Card
+from parrot_lite.evaluate.charts import Axis, Point
+from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
+from parrot_lite.evaluate.estimates import Numbers, baselines, probability, written
+from parrot_lite.evaluate.records import AnswerBy, Likelihood, Phenomenon, Played, Question
+from parrot_lite.evaluate.statistics import Contrast, Estimate, corrected
+from parrot_lite.evaluate.transcripts import APART, Limit, Session
+from parrot_lite.table import Report
+from parrot_lite.types import Judgment
+
+FOLDER = Path(__file__).parents[1] / "data" / "report"
+SIZE = 1_950_000  # bytes of a page, below which texts are cut
+SCORES = (1.0, 10.0)
+KINDS: tuple[Phenomenon, ...] = get_args(Phenomenon)
+KIND_WORDS: Mapping[Phenomenon, str] = {
+    "anaphora": "anaphora: a word that stands for something said before",
+    "ellipsis": "ellipsis: something left out that was said before",
+    "shift": "shift: the subject changes",
+    "self-contained": "self-contained: needs no history (the control)",
+}
+TURNS = {"context-dependent turns": True, "self-contained turns": False}
+GUARD = "NLL under the true history; lower is likelier: what a gain in context use may have cost."
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a finished evaluation holds. ``named`` says in words what each of the models is."""
+
+    models: tuple[str, ...]
+    named: tuple[str, ...]
+    played: tuple[Played, ...]
+    judgments: tuple[Judgment, ...] = ()
+    likelihoods: tuple[Likelihood, ...] = ()
+    questions: tuple[Question, ...] = ()
+    card: Card | None = None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A chart of means: one strip a row, one point a model."""
+
+    title: str
+    unit: str
+    axis: Axis
+    form: str
+    rows: tuple[tuple[str, tuple[Point, ...]], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of means over turns."""
+
+    title: str
+    unit: str
+    axis: Axis
+    form: str
+    groups: tuple[tuple[str, tuple[Point, ...]], ...]
+
+    @property
+    def partial(self) -> bool:
+        """Whether some point lacks values."""
+        return any(point.partial for _, points in self.groups for point in points)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row of a forest plot. ``series`` is that of the model which the other one is taken from."""
+
+    name: str
+    series: int
+    contrast: Contrast
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A forest plot: differences of one unit on one axis."""
+
+    title: str
+    unit: str
+    axis: Axis
+    form: str
+    rows: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The conclusions from one measure."""
+
+    title: str
+    conclusions: tuple[Conclusion, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that is shown."""
+
+    lead: str
+    models: tuple[str, ...]
+    named: tuple[str, ...]
+    report: Report
+    red_line: str | None
+    results: tuple[Result, ...]
+    overall: Levels | None
+    forests: tuple[Forest, ...]
+    curve: Curve | None
+    groups: tuple[Levels, ...]  # by category, by kind of query
+    context: tuple[Levels, ...]
+    card: Card | None
+    sessions: tuple[Session, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
+    categories: tuple[str, ...] = ()
+    kinds: tuple[Phenomenon, ...] = field(default=())
+
+
+def view(records: Records, report: Report, numbers: Numbers) -> Page:
+    """What there is to show of the records, with the same estimates as in the report's tables."""
+    models, judgments = records.models, records.judgments
+    found = scores.compared(models, judgments, numbers)
+    pairs = tuple(found)
+    sessions = transcripts.sessions(models, pairs, records.played, judgments, records.questions)
+    given = [one for one in judgments if one.score is not None]
+    results, forests = [], []
+    if found:
+        caveat = "The judge failed checks that this needs (see the judge card)." if _red(records.card) else ""
+        scale = Scale("points", ".2f", "the score is higher", "the score is lower", caveat)
+        results.append(Result("Judge score, 1 to 10", _conclusions(found, scale)))
+        forests.append(_forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()}))
+    used = _used(models, records.likelihoods, numbers)
+    for answer, made in used.items():
+        title = f"Context use, {context_use.OF[answer]}, context-dependent turns"
+        forests.append(_forest(title, "nats a token", ".3f", 0.05, models, made))
+    return Page(
+        lead=_lead(records, sessions, given),
+        models=models,
+        named=records.named,
+        report=report,
+        red_line=_red(records.card),
+        results=(*results, *_context_results(used)),
+        overall=_levels("Score over all turns", [("all turns", judgments)], models, numbers) if given else None,
+        forests=tuple(forests),
+        curve=_curve(models, judgments, numbers) if given else None,
+        groups=tuple(_groups(models, records, numbers)) if given else (),
+        context=_context(models, records.likelihoods, numbers),
+        card=records.card,
+        sessions=sessions,
+        pairs=pairs,
+        categories=tuple(dict.fromkeys(session.category for session in sessions)),
+        kinds=tuple(kind for kind in KINDS if any(kind in session.kinds for session in sessions)),
+    )
+
+
+def _red(card: Card | None) -> str | None:
+    return card.red_line if card else None
+
+
+def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgment]) -> str:
+    turns = sorted({len(session.exchanges) for session in sessions})
+    lengths = f"{turns[0]}" if len(turns) == 1 else f"{turns[0]} to {turns[-1]}" if turns else "0"
+    categories = len({session.category for session in sessions})
+    many = len(records.models)
+    text = (
+        f"{many} {'models' if many > 1 else 'model'} answered {len(sessions)} sessions of {lengths} turns each in "
+        f"{categories} {'categories' if categories > 1 else 'category'}, every turn over the model's own earlier answers."
+    )
+    if records.judgments:
+        judges = ", ".join(sorted({one.judge for one in records.judgments}))
+        text += (
+            f" The judge {judges} gave each answer a score from 1 to 10; {len(given)} of {len(records.judgments)} "
+            "answers have one."
+        )
+    else:
+        text += " No judge was asked."
+    if records.likelihoods:
+        many = len({one.dialogue for one in records.likelihoods})
+        text += f" Use of context was measured without a judge on {many} held-out sessions."
+    return text
+
+
+def _conclusions(found: Mapping[tuple[str, str], Contrast], scale: Scale, family: int | None = None) -> tuple[Conclusion, ...]:
+    tested = sum(one.p is not None for one in found.values()) if family is None else family
+    return tuple(conclude(model, other, one, scale, tested) for (model, other), one in found.items())
+
+
+def _forest(
+    title: str,
+    unit: str,
+    form: str,
+    span: float,
+    models: Sequence[str],
+    found: Mapping[tuple[str, str, str], Contrast],
+) -> Forest:
+    rows = tuple(
+        Difference(f"{measure + ': ' if measure else ''}{model} minus {other}", models.index(model), one)
+        for (measure, model, other), one in found.items()
+    )
+    ends = [0.0, *charts.extent([Point(0, "", one.difference) for one in found.values()])]
+    # The bands fit as well, unless one is so wide that the intervals could not be seen beside it.
+    bands = [one.difference.detectable or 0.0 for one in found.values()]
+    widest = max(max(map(abs, ends)), min(max(bands), 2 * max(map(abs, ends))))
+    return Forest(title, unit, charts.axis([-widest, widest], span), form, rows)
+
+
+def _point(series: int, name: str, judgments: Sequence[Judgment], numbers: Numbers) -> Point:
+    own = [one for one in judgments if one.model == name]
+    values = scores.scores(own).get(name, {})
+    counted = sum(map(len, values.values()))
+    return Point(series, name, numbers.mean(values), counted < len(own), counted)
+
+
+def _points(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> tuple[Point, ...]:
+    return tuple(_point(series, name, judgments, numbers) for series, name in enumerate(models))
+
+
+def _levels(
+    title: str, groups: Sequence[tuple[str, Sequence[Judgment]]], models: Sequence[str], numbers: Numbers
+) -> Levels:
+    rows = tuple((name, _points(models, own, numbers)) for name, own in groups)
+    ends = charts.extent([point for _, points in rows for point in points])
+    return Levels(title, "mean judge score, points of 1 to 10", charts.axis(ends, 2, SCORES), ".2f", rows)
+
+
+def _curve(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> Curve:
+    turns = sorted({one.turn for one in judgments})
+    groups = tuple((str(turn), _points(models, [j for j in judgments if j.turn == turn], numbers)) for turn in turns)
+    ends = charts.extent([point for _, points in groups for point in points])
+    return Curve("Score by turn", "mean judge score, points of 1 to 10", charts.axis(ends, 2, SCORES), ".2f", groups)
+
+
+def _groups(models: Sequence[str], records: Records, numbers: Numbers) -> list[Levels]:
+    judgments, found = records.judgments, []
+    categories = dict.fromkeys(one.category for one in judgments)
+    if len(categories) > 1:
+        rows = [(name, [one for one in judgments if one.category == name]) for name in categories]
+        found.append(_levels("Score by category", rows, models, numbers))
+    labelled = transcripts.labels(records.played, records.questions)
+    by_kind: list[tuple[str, Sequence[Judgment]]] = []
+    for kind in KINDS:
+        own = [j for j in judgments if (label := labelled.get((j.dialogue, j.turn))) and kind in label.kinds]
+        if own:
+            by_kind.append((KIND_WORDS[kind], own))
+    if by_kind:
+        found.append(_levels("Score by kind of query", by_kind, models, numbers))
+    return found
+
+
+Used = Mapping[AnswerBy, Mapping[tuple[str, str, str], Contrast]]  # answers -> (measure, model, baseline) -> contrast
+
+
+def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> tuple[Levels, ...]:
+    """The primary measures and the guard beside them, by kind of answer, at both kinds of turn."""
+    found = []
+    for answer in dict.fromkeys(one.answer for one in likelihoods):
+        for name in (*context_use.BY_TURN, "NLL"):
+            measure = context_use.MEASURES[name]
+            rows = []
+            for words, dependent in TURNS.items():
+                parts = [context_use.cells(likelihoods, model, context_use.later(answer, dependent)) for model in models]
+                points = tuple(
+                    Point(series, model, numbers.mean(values), counted=len(values))
+                    for series, (model, part) in enumerate(zip(models, parts, strict=True))
+                    if (values := measure(part))
+                )
+                if points:
+                    rows.append((words, points))
+            ends = charts.extent([point for _, points in rows for point in points])
+            if rows:
+                bottom = [] if name == "NLL" else [0.0]
+                title = f"{name} of {context_use.OF[answer]}"
+                along = charts.axis([*ends, *bottom], 0.1)
+                note = context_use.MEANING.get(name, GUARD)
+                found.append(Levels(title, "nats a token", along, ".3f", tuple(rows), note))
+    return tuple(found)
+
+
+def _used(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> Used:
+    """Contrasts of the primary measures at context-dependent turns, over the turns that both have.
+
+    One family a kind of answer.
+    """
+    found: dict[AnswerBy, dict[tuple[str, str, str], Contrast]] = {}
+    for answer in dict.fromkeys(one.answer for one in likelihoods):
+        own = {model: context_use.cells(likelihoods, model, context_use.later(answer, True)) for model in models}
+        measured = [model for model in models if own[model]]
+        made = {}
+        for name in context_use.BY_TURN:
+            for model in measured:
+                for other in baselines(model, measured):
+                    both = own[model].keys() & own[other].keys()
+                    mine, theirs = ({key: own[one][key] for key in sorted(both)} for one in (model, other))
+                    measure = context_use.MEASURES[name]
+                    one = numbers.contrast(measure(mine), measure(theirs))
+                    if one is not None:
+                        made[name, model, other] = one
+        if made:
+            found[answer] = corrected(made)
+    return found
+
+
+def _context_results(used: Used) -> list[Result]:
+    results = []
+    scale = Scale(
+        "nats a token",
+        ".3f",
+        "its likelihood leans more on the true history",
+        "its likelihood leans less on the true history",
+    )
+    for answer, made in list(used.items())[:1]:  # the others are in the charts
+        for name in dict.fromkeys(name for name, *_ in made):
+            own = {(model, other): one for (measure, model, other), one in made.items() if measure == name}
+            title = f"{name}, {context_use.OF[answer]} at context-dependent turns (no judge)"
+            tested = sum(one.p is not None for one in made.values())
+            results.append(Result(title, _conclusions(own, scale, tested), context_use.MEANING[name]))
+    return results
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Texts of transcripts are cut evenly where it would be larger than ``SIZE`` bytes."""
+    empty = len(_rendered(page, Limit(0)).encode())
+    limit = transcripts.fit(page.sessions, SIZE - empty)
+    return _rendered(page, limit)
+
+
+def _rendered(page: Page, limit: Limit) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (FOLDER / "report.css").read_text(encoding="utf-8") + _rules(page)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return environment.get_template("report.html.jinja").render(
+        page=page,
+        limit=limit,
+        style=Markup(style),
+        digest=digest,
+        charts=charts,
+        apart=APART,
+        difference=_difference,
+        probability=probability,
+        written=written,
+        point=Point,
+        visible=transcripts.visible,
+        filters=filters(page),
+    )
+
+
+def _difference(one: Estimate, form: str) -> str:
+    return written(one, f"+{form}")
+
+
+def _rules(page: Page) -> str:
+    """The rules behind the filters: what a box that is checked hides. Built of numbers alone, never of text."""
+    rules = []
+    for index in range(len(page.models)):
+        rules.append(f"body:has(#m{index}:not(:checked)) .m{index}{{display:none}}")
+    for index in range(len(page.categories)):
+        rules.append(f"body:has(#c{index}:checked) .session:not(.c{index}){{display:none}}")
+    kinds = [f"k{index}" for index in range(len(page.kinds))]
+    groups = filters(page)
+    for name in (*kinds, *groups):
+        rules.append(f"body:has(#{name}:checked) .turn:not(.{name})>.answers{{display:none}}")
+        rules.append(f"body:has(#{name}:checked) .turn:not(.{name}){{opacity:.65}}")
+        rules.append(f"body:has(#{name}:checked) .session:not(:has(.turn.{name})){{display:none}}")
+    rules += [
+        f"body:has(#{kind}:checked):has(#{group}:checked) .session:not(:has(.turn.{kind}.{group})){{display:none}}"
+        for kind in kinds
+        for group in groups
+    ]
+    return "\n".join(rules)
+
+
+def filters(page: Page) -> dict[str, str]:
+    """The filters of differences that some turn passes, by their class, in words."""
+    named = {}
+    for number, (model, other) in enumerate(page.pairs):
+        named[f"above-{number}"] = f"{model} at least {APART:g} above {other}"
+        named[f"below-{number}"] = f"{model} at least {APART:g} below {other}"
+    named |= {"alike": "all models less than 1 apart", "missing": "a verdict is missing"}
+    passed = frozenset[str]().union(*(session.groups for session in page.sessions))
+    return {name: words for name, words in named.items() if name in passed}
