@@ -78,13 +78,18 @@ def axis(values: Sequence[float], span: float, bounds: tuple[float, float] = (-m
 
 @dataclass(frozen=True)
 class Point:
-    """One series' estimate in a row or at a turn; ``partial`` where some of what was asked for it is missing."""
+    """One series' estimate in a row or at a turn, from ``counted`` values of ``asked``."""
 
     series: int
     name: str
     estimate: Estimate | None
-    partial: bool = False
-    counted: int = 0  # values that there are
+    counted: int = 0
+    asked: int = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether more than 5% of its values are missing."""
+        return self.counted < 0.95 * self.asked
 
     def spoken(self, form: str) -> str:
         """For those who hear the page.
@@ -113,11 +118,10 @@ def mark(series: int, hollow: bool = False) -> Markup:
 
 def key(series: int, line: bool = False) -> Markup:
     """The mark of a series beside its name; with ``line`` as on a curve."""
-    stroke = Markup('<line x1="0" x2="30" y1="8" y2="8"/>') if line else Markup("")
-    width, centre = (30, 15) if line else (16, 8)
-    return Markup(
-        '<svg class="key {} d{}" width="{}" height="16" aria-hidden="true">{}<g transform="translate({} 8)">{}</g></svg>'
-    ).format(_series(series), series % len(SHAPES), width, stroke, centre, mark(series))
+    dash = Markup('<line x1="0" x2="30" y1="8" y2="8"/>') if line else Markup("")
+    return Markup('<svg class="key {}{} d{}" aria-hidden="true">{}<g transform="translate({} 8)">{}</g></svg>').format(
+        _series(series), " long" if line else "", series % len(SHAPES), dash, 15 if line else 8, mark(series)
+    )
 
 
 def _series(series: int) -> str:
@@ -174,17 +178,19 @@ def scale(along: Axis) -> Markup:
     return Markup('<svg class="strip scale" height="18" aria-hidden="true">{}</svg>').format(Markup("").join(labels))
 
 
-def curve(groups: Sequence[tuple[str, Sequence[Point]]], up: Axis, form: str, label: str) -> Markup:
+def curve(
+    groups: Sequence[tuple[str, Sequence[Point]]], up: Axis, form: str, label: str, across: str, behind: str
+) -> Markup:
     """Series over groups in an order (turns): points with error bars, joined where neighbours both have a value.
 
-    ``groups`` gives each group's name and its points, one a series, in the same order in each. The numbers of values
-    stand below, one line a series.
+    ``groups`` gives each group's name and its points, one a series, in the same order in each; ``across`` names the
+    groups. The numbers of values stand below, one line a series, under the words ``behind``.
     """
     size = len(groups[0][1])
     spoken = f"{label}. " + ". ".join(
         f"{name}: " + "; ".join(point.spoken(form) for point in points) for name, points in groups
     )
-    height = PLOT + 46 + 16 * size
+    height = PLOT + 64 + 16 * size
     parts = [Markup('<svg class="curve" height="{}" role="img" aria-label="{}">').format(height, spoken)]
     for tick in up.ticks:
         parts.append(
@@ -195,11 +201,12 @@ def curve(groups: Sequence[tuple[str, Sequence[Point]]], up: Axis, form: str, la
     places = [_number(100 * (index + 0.5) / len(groups)) for index in range(len(groups))]
     for (name, _), x in zip(groups, places, strict=True):
         parts.append(Markup('<text x="{}%" y="{}" text-anchor="middle">{}</text>').format(x, PLOT + 18, name))
-    parts.append(Markup('<text class="note" x="0" y="{}">values behind each point:</text>').format(PLOT + 38))
+    parts.append(Markup('<text x="50%" y="{}" text-anchor="middle">{}</text>').format(PLOT + 34, across))
+    parts.append(Markup('<text class="note" x="-20" y="{}">{}</text>').format(PLOT + 56, behind))
     for place in range(size):
         line = [(x, points[place]) for x, (_, points) in zip(places, groups, strict=True)]
         parts.append(_line(line, up, _number(DODGE * (place - (size - 1) / 2))))
-        parts.append(_counts(line, PLOT + 54 + 16 * place))
+        parts.append(_counts(line, PLOT + 73 + 16 * place))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -215,12 +222,12 @@ def _line(line: Sequence[tuple[str, Point]], up: Axis, dodge: str) -> Markup:
             y, next_y = (_number(_height(up, end.estimate.mean)) for end in (one, other) if end.estimate is not None)
             parts.append(Markup('<line class="join" x1="{}%" y1="{}" x2="{}%" y2="{}"/>').format(x, y, next_x, next_y))
     for x, point in line:
-        if (one_ := point.estimate) is None:
+        if (found := point.estimate) is None:
             continue
-        if one_.low is not None and one_.high is not None:
-            ends = _number(_height(up, one_.high)), _number(_height(up, one_.low))
+        if found.low is not None and found.high is not None:
+            ends = _number(_height(up, found.high)), _number(_height(up, found.low))
             parts.append(Markup('<line class="bar" x1="{x}%" x2="{x}%" y1="{}" y2="{}"/>').format(*ends, x=x))
-        y = _number(_height(up, one_.mean))
+        y = _number(_height(up, found.mean))
         parts.append(Markup('<svg x="{}%" y="{}">{}</svg>').format(x, y, mark(series, hollow=point.partial)))
     return Markup("").join([*parts, Markup("</svg>")])
 
@@ -229,7 +236,7 @@ def _counts(line: Sequence[tuple[str, Point]], y: int) -> Markup:
     series = line[0][1].series
     parts = [Markup('<svg class="{}" x="-16" y="{}">{}</svg>').format(_series(series), y - 4, mark(series))]
     for x, point in line:
-        kind = "missing" if point.partial else "note"
+        kind = "missing" if point.partial else "some" if point.counted < point.asked else "note"
         parts.append(
             Markup('<text class="{}" x="{}%" y="{}" text-anchor="middle">{}</text>').format(kind, x, y, point.counted)
         )

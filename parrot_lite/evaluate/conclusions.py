@@ -8,7 +8,7 @@ from typing import Literal
 from parrot_lite.evaluate.estimates import probability
 from parrot_lite.evaluate.statistics import ALPHA, Contrast
 
-State = Literal["shown", "not shown", "not tested"]
+State = Literal["shown", "in doubt", "not shown", "not tested"]  # in doubt: shown, but there is a caveat
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Scale:
     form: str
     more: str
     less: str
-    caveat: str = ""  # what stands against reading it as it looks; ends every sentence that found something
+    caveat: str = ""  # what stands against reading it as it looks; ends every sentence that shows something
 
 
 def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: int) -> Conclusion:
@@ -44,27 +44,24 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
         return Conclusion(model, other, "not tested", f"{size} in a single session, which says nothing about others.")
     decisive = contrast.p if contrast.adjusted is None else contrast.adjusted
     if decisive is None:
-        return Conclusion(model, other, "not tested", f"{size} in every session alike: without spread nothing is tested.")
-    corrected = (
-        f", corrected for {family} comparisons {_p(decisive)}" if family > 1 and contrast.adjusted is not None else ""
-    )
-    found = f"{size} (95% interval {one.low:+{form}} to {one.high:+{form}}; {_p(contrast.p)}{corrected})"
+        return Conclusion(model, other, "not tested", f"{size} in every session: without a spread nothing is tested.")
+    corrected = contrast.adjusted is not None and family > 1
+    p = _p(contrast.p) + (f", corrected for {family} comparisons {_p(decisive)}" if corrected else "")
+    found = f"{size} (95% interval {one.low:+{form}} to {one.high:+{form}}; {p})"
+    limit = None if one.detectable is None else format(one.detectable, form)
     if decisive < ALPHA:
-        text = f"{found}: {scale.more if one.mean > 0 else scale.less}."
+        text = f"{scale.more if one.mean > 0 else scale.less}: {found}"
         if one.detectable is not None and abs(one.mean) < one.detectable:
-            text += (
-                f" It is smaller than what so many sessions can be relied on to show ({one.detectable:{form}}): "
-                "findings so small tend to be overstated."
-            )
-        return Conclusion(model, other, "shown", f"{text} {scale.caveat}".strip())
-    text = f"{found}: no difference was shown"
-    few = 2 / 2**one.sessions
-    if few > ALPHA:
-        text += f", and {one.sessions} sessions can show none, whatever it is"
+            text += f", less than the {limit} that so many sessions can be relied on to show; such findings are often overstated"
+        state: State = "in doubt" if scale.caveat else "shown"
+        return Conclusion(model, other, state, f"{text}{'; ' + scale.caveat if scale.caveat else ''}.")
+    text = f"no difference was shown: {found}"
+    if 2 / 2**one.sessions > ALPHA:
+        text += f", and {one.sessions} sessions can show none, however large"
     elif contrast.p is not None and contrast.p < ALPHA:
-        text += ", for among so many comparisons such a one is to be expected by chance"
-    if one.detectable is not None:
-        text += f". A true one below {one.detectable:{form}} is smaller than what so many sessions can be relied on to show"
+        text += ", for among so many comparisons one like it is to be expected by chance"
+    if limit is not None:
+        text += f"; a true one below {limit} is smaller than what so many sessions can be relied on to show"
     return Conclusion(model, other, "not shown", f"{text}.")
 
 

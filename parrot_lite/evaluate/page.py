@@ -23,19 +23,24 @@ from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
 from parrot_lite.evaluate.estimates import Numbers, baselines, probability, written
 from parrot_lite.evaluate.records import AnswerBy, Likelihood, Phenomenon, Played, Question
 from parrot_lite.evaluate.statistics import Contrast, Estimate, corrected
-from parrot_lite.evaluate.transcripts import APART, Limit, Session
+from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
 from parrot_lite.table import Report
 from parrot_lite.types import Judgment
 
 FOLDER = Path(__file__).parents[1] / "data" / "report"
-SIZE = 1_950_000  # bytes of a page, below which texts are cut
+SIZE = 1_980_000  # bytes of a page, below which texts are cut
 SCORES = (1.0, 10.0)
 KINDS: tuple[Phenomenon, ...] = get_args(Phenomenon)
-KIND_WORDS: Mapping[Phenomenon, str] = {
-    "anaphora": "anaphora: a word that stands for something said before",
-    "ellipsis": "ellipsis: something left out that was said before",
-    "shift": "shift: the subject changes",
-    "self-contained": "self-contained: needs no history (the control)",
+KIND_NOTE = (
+    "Anaphora: a word stands for something said before. Ellipsis: something said before is left out. Shift: the subject "
+    "changes. Self-contained: needs no history, the control. A query may be of several kinds."
+)
+SCORE = "mean judge score, points of 1 to 10"
+HOLLOW = "hollow: more than 5% of the verdicts are missing"
+CONTEXT = {
+    "PMI-swap": "Context use: the history exchanged for another session's (PMI-swap)",
+    "PMI-last": "Context use: the last exchange taken out of the history (PMI-last)",
+    "NLL": "The cost: likelihood under the true history (NLL)",
 }
 TURNS = {"context-dependent turns": True, "self-contained turns": False}
 GUARD = "NLL under the true history; lower is likelier: what a gain in context use may have cost."
@@ -55,15 +60,29 @@ class Records:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A strip of a chart: one point a model; ``behind`` says how many turns or sessions it stands for."""
+
+    name: str
+    behind: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
 class Levels:
-    """A chart of means: one strip a row, one point a model."""
+    """A chart of means."""
 
     title: str
     unit: str
     axis: Axis
     form: str
-    rows: tuple[tuple[str, tuple[Point, ...]], ...]
+    rows: tuple[Row, ...]
     note: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """Whether some point lacks values."""
+        return any(point.partial for row in self.rows for point in row.points)
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class Curve:
     axis: Axis
     form: str
     groups: tuple[tuple[str, tuple[Point, ...]], ...]
+    behind: str
 
     @property
     def partial(self) -> bool:
@@ -142,7 +162,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
     given = [one for one in judgments if one.score is not None]
     results, forests = [], []
     if found:
-        caveat = "The judge failed checks that this needs (see the judge card)." if _red(records.card) else ""
+        caveat = "but the judge failed checks that this needs (see the judge card)" if _red(records.card) else ""
         scale = Scale("points", ".2f", "the score is higher", "the score is lower", caveat)
         results.append(Result("Judge score, 1 to 10", _conclusions(found, scale)))
         forests.append(_forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()}))
@@ -157,7 +177,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         report=report,
         red_line=_red(records.card),
         results=(*results, *_context_results(used)),
-        overall=_levels("Score over all turns", [("all turns", judgments)], models, numbers) if given else None,
+        overall=_levels("Score over all turns", [("mean", judgments)], models, numbers) if given else None,
         forests=tuple(forests),
         curve=_curve(models, judgments, numbers) if given else None,
         groups=tuple(_groups(models, records, numbers)) if given else (),
@@ -216,16 +236,15 @@ def _forest(
     )
     ends = [0.0, *charts.extent([Point(0, "", one.difference) for one in found.values()])]
     # The bands fit as well, unless one is so wide that the intervals could not be seen beside it.
-    bands = [one.difference.detectable or 0.0 for one in found.values()]
-    widest = max(max(map(abs, ends)), min(max(bands), 2 * max(map(abs, ends))))
-    return Forest(title, unit, charts.axis([-widest, widest], span), form, rows)
+    band = min(max(one.difference.detectable or 0.0 for one in found.values()), 2 * max(map(abs, ends)))
+    return Forest(title, unit, charts.axis([*ends, -band, band], span), form, rows)
 
 
 def _point(series: int, name: str, judgments: Sequence[Judgment], numbers: Numbers) -> Point:
     own = [one for one in judgments if one.model == name]
     values = scores.scores(own).get(name, {})
     counted = sum(map(len, values.values()))
-    return Point(series, name, numbers.mean(values), counted < len(own), counted)
+    return Point(series, name, numbers.mean(values), counted, len(own))
 
 
 def _points(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> tuple[Point, ...]:
@@ -233,34 +252,43 @@ def _points(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbe
 
 
 def _levels(
-    title: str, groups: Sequence[tuple[str, Sequence[Judgment]]], models: Sequence[str], numbers: Numbers
+    title: str,
+    groups: Sequence[tuple[str, Sequence[Judgment]]],
+    models: Sequence[str],
+    numbers: Numbers,
+    note: str = "",
 ) -> Levels:
-    rows = tuple((name, _points(models, own, numbers)) for name, own in groups)
-    ends = charts.extent([point for _, points in rows for point in points])
-    return Levels(title, "mean judge score, points of 1 to 10", charts.axis(ends, 2, SCORES), ".2f", rows)
+    rows = tuple(
+        Row(name, f"{len({(one.dialogue, one.turn) for one in own})} turns", _points(models, own, numbers))
+        for name, own in groups
+    )
+    ends = charts.extent([point for row in rows for point in row.points])
+    return Levels(title, SCORE, charts.axis(ends, 2, SCORES), ".2f", rows, note)
 
 
 def _curve(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> Curve:
     turns = sorted({one.turn for one in judgments})
     groups = tuple((str(turn), _points(models, [j for j in judgments if j.turn == turn], numbers)) for turn in turns)
     ends = charts.extent([point for _, points in groups for point in points])
-    return Curve("Score by turn", "mean judge score, points of 1 to 10", charts.axis(ends, 2, SCORES), ".2f", groups)
+    asked = sorted({len({one.dialogue for one in judgments if one.turn == turn}) for turn in turns})
+    behind = f"verdicts behind each point, of {asked[-1]} asked" if len(asked) == 1 else "verdicts behind each point"
+    return Curve("Score by turn", SCORE, charts.axis(ends, 2, SCORES), ".2f", groups, behind)
 
 
 def _groups(models: Sequence[str], records: Records, numbers: Numbers) -> list[Levels]:
     judgments, found = records.judgments, []
-    categories = dict.fromkeys(one.category for one in judgments)
-    if len(categories) > 1:
-        rows = [(name, [one for one in judgments if one.category == name]) for name in categories]
-        found.append(_levels("Score by category", rows, models, numbers))
     labelled = transcripts.labels(records.played, records.questions)
     by_kind: list[tuple[str, Sequence[Judgment]]] = []
     for kind in KINDS:
         own = [j for j in judgments if (label := labelled.get((j.dialogue, j.turn))) and kind in label.kinds]
         if own:
-            by_kind.append((KIND_WORDS[kind], own))
+            by_kind.append((kind, own))
     if by_kind:
-        found.append(_levels("Score by kind of query", by_kind, models, numbers))
+        found.append(_levels("Score by kind of query", by_kind, models, numbers, KIND_NOTE))
+    categories = dict.fromkeys(one.category for one in judgments)
+    if len(categories) > 1:
+        by_category = [(name, [one for one in judgments if one.category == name]) for name in categories]
+        found.append(_levels("Score by category", by_category, models, numbers))
     return found
 
 
@@ -282,14 +310,14 @@ def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: 
                     if (values := measure(part))
                 )
                 if points:
-                    rows.append((words, points))
-            ends = charts.extent([point for _, points in rows for point in points])
+                    sessions = max(point.counted for point in points)
+                    rows.append(Row(words, f"{sessions} sessions", points))
+            ends = charts.extent([point for row in rows for point in row.points])
             if rows:
                 bottom = [] if name == "NLL" else [0.0]
-                title = f"{name} of {context_use.OF[answer]}"
                 along = charts.axis([*ends, *bottom], 0.1)
-                note = context_use.MEANING.get(name, GUARD)
-                found.append(Levels(title, "nats a token", along, ".3f", tuple(rows), note))
+                note = f"Of {context_use.OF[answer]}. {context_use.MEANING.get(name, GUARD)}"
+                found.append(Levels(CONTEXT[name], "nats a token", along, ".3f", tuple(rows), note))
     return tuple(found)
 
 
@@ -322,15 +350,18 @@ def _context_results(used: Used) -> list[Result]:
     scale = Scale(
         "nats a token",
         ".3f",
-        "its likelihood leans more on the true history",
-        "its likelihood leans less on the true history",
+        "it leans more on the history",
+        "it leans less on the history",
     )
     for answer, made in list(used.items())[:1]:  # the others are in the charts
         for name in dict.fromkeys(name for name, *_ in made):
             own = {(model, other): one for (measure, model, other), one in made.items() if measure == name}
-            title = f"{name}, {context_use.OF[answer]} at context-dependent turns (no judge)"
             tested = sum(one.p is not None for one in made.values())
-            results.append(Result(title, _conclusions(own, scale, tested), context_use.MEANING[name]))
+            note = (
+                f"How much less likely {context_use.OF[answer]} at context-dependent turns become to a model by that, "
+                "measured without a judge; more = it leans more on the history."
+            )
+            results.append(Result(CONTEXT[name], _conclusions(own, scale, tested), note))
     return results
 
 
@@ -362,6 +393,9 @@ def _rendered(page: Page, limit: Limit) -> str:
         probability=probability,
         written=written,
         point=Point,
+        hollow=HOLLOW,
+        scrolled=SCROLLED,
+        doubted=any(one.state == "in doubt" for result in page.results for one in result.conclusions),
         visible=transcripts.visible,
         filters=filters(page),
     )

@@ -40,16 +40,6 @@ class Answer:
     verdict: str | None
     unjudged: str | None  # why there is no score
 
-    @property
-    def long(self) -> bool:
-        """Whether the answer may have to be scrolled."""
-        return self.text is not None and len(self.text) > SCROLLED
-
-    @property
-    def long_verdict(self) -> bool:
-        """Whether the verdict may have to be scrolled."""
-        return self.verdict is not None and len(self.verdict) > SCROLLED
-
 
 @dataclass(frozen=True)
 class Exchange:
