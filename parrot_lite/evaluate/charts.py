@@ -132,10 +132,12 @@ def _number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def strip(points: Sequence[Point], along: Axis, form: str, label: str, band: float | None = None) -> Markup:
+def strip(
+    points: Sequence[Point], along: Axis, form: str, label: str, band: float | None = None, reference: float = 0.0
+) -> Markup:
     """Points with their intervals on a horizontal axis, one below the other.
 
-    ``band`` shades from -band to +band. A line stands at zero where the axis has both signs.
+    ``band`` shades from -band to +band. A line stands at ``reference`` where the axis has both sides of it.
     """
     spoken = f"{label}: " + "; ".join(point.spoken(form) for point in points)
     height = LANE * len(points) + 8
@@ -147,11 +149,11 @@ def strip(points: Sequence[Point], along: Axis, form: str, label: str, band: flo
                 _number(left), _number(right - left)
             )
         )
-    for tick in along.ticks:
-        kind = "zero" if abs(tick) < 1e-12 and along.low < 0 else "grid"
-        parts.append(
-            Markup('<line class="{}" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>').format(kind, x=_number(along.at(tick)))
-        )
+    lines = [("grid", tick) for tick in along.ticks]
+    lines += [("zero", reference)] if along.low < reference < along.high else []
+    for kind, value in lines:
+        x = _number(along.at(value))
+        parts.append(Markup('<line class="{}" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>').format(kind, x=x))
     for lane, point in enumerate(points):
         if (one := point.estimate) is None:
             continue

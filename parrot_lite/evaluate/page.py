@@ -16,12 +16,12 @@ from typing import get_args
 import jinja2
 from markupsafe import Markup
 
-from parrot_lite.evaluate import charts, context_use, scores, transcripts
+from parrot_lite.evaluate import charts, context_use, pairwise, scores, transcripts
 from parrot_lite.evaluate.card import Card
 from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
-from parrot_lite.evaluate.estimates import Numbers, baselines, probability, written
-from parrot_lite.evaluate.records import AnswerBy, Likelihood, Phenomenon, Played, Question
+from parrot_lite.evaluate.estimates import Numbers, baselines, probability, share, written
+from parrot_lite.evaluate.records import AnswerBy, Comparison, Likelihood, Phenomenon, Played, Question
 from parrot_lite.evaluate.statistics import Contrast, Estimate, corrected
 from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
 from parrot_lite.table import Report
@@ -55,7 +55,8 @@ class Records:
     played: tuple[Played, ...]
     judgments: tuple[Judgment, ...] = ()
     likelihoods: tuple[Likelihood, ...] = ()
-    questions: tuple[Question, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    questions: tuple[Question, ...] = ()  # with the labels; none where the benchmark cannot be read any more
     card: Card | None = None
 
 
@@ -78,6 +79,7 @@ class Levels:
     form: str
     rows: tuple[Row, ...]
     note: str = ""
+    reference: float = 0.0  # where a line stands
 
     @property
     def partial(self) -> bool:
@@ -146,6 +148,7 @@ class Page:
     curve: Curve | None
     groups: tuple[Levels, ...]  # by category, by kind of query
     context: tuple[Levels, ...]
+    pairwise: Levels | None
     card: Card | None
     sessions: tuple[Session, ...]
     pairs: tuple[tuple[str, str], ...] = ()
@@ -158,7 +161,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
     models, judgments = records.models, records.judgments
     found = scores.compared(models, judgments, numbers)
     pairs = tuple(found)
-    sessions = transcripts.sessions(models, pairs, records.played, judgments, records.questions)
+    sessions = transcripts.sessions(models, pairs, records.played, judgments, records.questions, records.comparisons)
     given = [one for one in judgments if one.score is not None]
     results, forests = [], []
     if found:
@@ -182,6 +185,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         curve=_curve(models, judgments, numbers) if given else None,
         groups=tuple(_groups(models, records, numbers)) if given else (),
         context=_context(models, records.likelihoods, numbers),
+        pairwise=_pairwise(records.comparisons, numbers) if records.comparisons else None,
         card=records.card,
         sessions=sessions,
         pairs=pairs,
@@ -290,6 +294,23 @@ def _groups(models: Sequence[str], records: Records, numbers: Numbers) -> list[L
         by_category = [(name, [one for one in judgments if one.category == name]) for name in categories]
         found.append(_levels("Score by category", by_category, models, numbers))
     return found
+
+
+def _pairwise(comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
+    rows = []
+    for number, (a, b) in enumerate(dict.fromkeys((one.model_a, one.model_b) for one in comparisons)):
+        own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
+        settled = [one for one in own if one.outcome is not None]
+        ties = sum(one.outcome == "tie" for one in settled)
+        rate = share(numbers.mean(pairwise.wins(own)))
+        points = (Point(number, a, rate, len(settled), len(own)),)
+        rows.append(Row(f"{a} against {b}", f"{len(settled)} of {len(own)} turns, {ties} ties", points))
+    note = (
+        "Of turns with verdicts in both orders: wins and half of the ties; a win is one in both orders. Right of the "
+        "line at one half: the first model wins more often. How often the orders disagree is in the table."
+    )
+    along = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), ".2f")
+    return Levels("Answers compared in pairs", "win rate, share of turns", along, ".3f", tuple(rows), note, 0.5)
 
 
 Used = Mapping[AnswerBy, Mapping[tuple[str, str, str], Contrast]]  # answers -> (measure, model, baseline) -> contrast

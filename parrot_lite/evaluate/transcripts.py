@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import escape
 
-from parrot_lite.evaluate.records import Label, Phenomenon, Played, Question
+from parrot_lite.evaluate.records import Comparison, Label, Phenomenon, Played, Question
 from parrot_lite.types import Judgment
 
 APART = 2.0  # score points by which two answers differ much
@@ -50,6 +51,7 @@ class Exchange:
     label: Label | None
     answers: tuple[Answer, ...]
     groups: frozenset[str]
+    compared: tuple[str, ...] = ()  # how pairs of them came out, in words
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,16 @@ def sessions(
     played: Sequence[Played],
     judgments: Sequence[Judgment],
     questions: Sequence[Question],
+    comparisons: Sequence[Comparison] = (),
 ) -> tuple[Session, ...]:
     """The sessions in the order in which they were played. Text is as it was written, but for ``visible``."""
     by_key = {(one.dialogue.id, one.model): one for one in played}
     judged = {(one.dialogue, one.model, one.turn): one for one in judgments}
     labelled = labels(played, questions)
     asked = {question.id: question.queries for question in questions}
+    compared: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for comparison in comparisons:
+        compared[comparison.dialogue, comparison.turn].append(visible(_outcome(comparison)))
     found = []
     for id, category in dict.fromkeys((one.dialogue.id, one.category) for one in played):
         own = [by_key.get((id, model)) for model in models]
@@ -107,13 +113,27 @@ def sessions(
         known = asked.get(id, ())
         queries = known if known[: len(heard)] == heard else heard
         exchanges = tuple(
-            _exchange(turn, query, labelled.get((id, turn)), models, pairs, own, judged)
+            replace(
+                _exchange(turn, query, labelled.get((id, turn)), models, pairs, own, judged),
+                compared=tuple(compared[id, turn]),
+            )
             for turn, query in enumerate(queries, 1)
         )
         columns = [[exchange.answers[index].score for exchange in exchanges] for index in range(len(models))]
         means = tuple(_mean([score for score in column if score is not None]) for column in columns)
         found.append(Session(visible(id), visible(category), exchanges, means))
     return tuple(found)
+
+
+def _outcome(one: Comparison) -> str:
+    pair = f"{one.model_a} against {one.model_b}"
+    match one.outcome:
+        case None:
+            return f"{pair}: no verdict ({one.reason})"
+        case "tie":
+            return f"{pair}: a tie" if one.consistent else f"{pair}: a tie, as the verdict changes with their order"
+        case won:
+            return f"{pair}: {one.model_a if won == 'a' else one.model_b} wins"
 
 
 def _mean(scores: Sequence[float]) -> float | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from parrot_lite.evaluate.card import Card, Finding
 from parrot_lite.evaluate.page import Records
-from parrot_lite.evaluate.records import Label, Likelihood, Played, Question
+from parrot_lite.evaluate.records import Comparison, Label, Likelihood, Played, Preference, Question
 from parrot_lite.types import Dialogue, Judgment, Turn
 
 MODELS = ("base", "sft", "capo")
@@ -102,6 +102,7 @@ def evaluation(
         played=tuple(played),
         judgments=tuple(judgments),
         likelihoods=tuple(likelihoods(draw, heldout)),
+        comparisons=tuple(_comparisons(draw, questions)),
         questions=tuple(questions),
         card=card(),
     )
@@ -120,6 +121,22 @@ def _judgment(
         text=text,
         reason=reason,
     )
+
+
+def _comparisons(draw: random.Random, questions: Sequence[Question]) -> Iterator[Comparison]:
+    for question in questions:
+        for turn in range(1, len(question.queries) + 1):
+            verdicts: tuple[Preference, Preference] = draw.choices([("A", "B"), ("A", "A"), ("B", "A")], [5, 3, 2])[0]
+            yield Comparison(
+                model_a="capo",
+                model_b="sft",
+                dialogue=question.id,
+                category=question.category,
+                turn=turn,
+                judge="Selene-1-Mini-8B@pair",
+                first=verdicts[0],
+                second=verdicts[1],
+            )
 
 
 def likelihoods(draw: random.Random, sessions: int) -> list[Likelihood]:
