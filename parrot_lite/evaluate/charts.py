@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -195,11 +196,9 @@ def curve(
     height = PLOT + 64 + 16 * size
     parts = [Markup('<svg class="curve" height="{}" role="img" aria-label="{}">').format(height, spoken)]
     for tick in up.ticks:
-        parts.append(
-            Markup(
-                '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/><text x="-8" y="{y}" dy=".35em" text-anchor="end">{}</text>'
-            ).format(up.written(tick), y=_number(_height(up, tick)))
-        )
+        y = _number(_height(up, tick))
+        parts.append(Markup('<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>').format(y=y))
+        parts.append(Markup('<text x="-8" y="{}" dy=".35em" text-anchor="end">{}</text>').format(y, up.written(tick)))
     places = [_number(100 * (index + 0.5) / len(groups)) for index in range(len(groups))]
     for (name, _), x in zip(groups, places, strict=True):
         parts.append(Markup('<text x="{}%" y="{}" text-anchor="middle">{}</text>').format(x, PLOT + 18, name))
@@ -219,7 +218,7 @@ def _height(up: Axis, value: float) -> float:
 def _line(line: Sequence[tuple[str, Point]], up: Axis, dodge: str) -> Markup:
     series = line[0][1].series
     parts = [Markup('<svg class="{} d{}" x="{}" width="100%">').format(_series(series), series % len(SHAPES), dodge)]
-    for (x, one), (next_x, other) in zip(line, line[1:], strict=False):
+    for (x, one), (next_x, other) in pairwise(line):
         if one.estimate is not None and other.estimate is not None:
             y, next_y = (_number(_height(up, end.estimate.mean)) for end in (one, other) if end.estimate is not None)
             parts.append(Markup('<line class="join" x1="{}%" y1="{}" x2="{}%" y2="{}"/>').format(x, y, next_x, next_y))

@@ -52,7 +52,7 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
     if decisive < ALPHA:
         text = f"{scale.more if one.mean > 0 else scale.less}: {found}"
         if one.detectable is not None and abs(one.mean) < one.detectable:
-            text += f", less than the {limit} that so many sessions can be relied on to show; such findings are often overstated"
+            text += f", less than the {limit} that so many sessions can be relied on to show: often an overstatement"
         state: State = "in doubt" if scale.caveat else "shown"
         return Conclusion(model, other, state, f"{text}{'; ' + scale.caveat if scale.caveat else ''}.")
     text = f"no difference was shown: {found}"

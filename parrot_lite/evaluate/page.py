@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -32,8 +32,8 @@ SIZE = 1_980_000  # bytes of a page, below which texts are cut
 SCORES = (1.0, 10.0)
 KINDS: tuple[Phenomenon, ...] = get_args(Phenomenon)
 KIND_NOTE = (
-    "Anaphora: a word stands for something said before. Ellipsis: something said before is left out. Shift: the subject "
-    "changes. Self-contained: needs no history, the control. A query may be of several kinds."
+    "Anaphora: a word stands for something said before. Ellipsis: something said before is left out. Shift: the "
+    "subject changes. Self-contained: needs no history, the control. A query may be of several kinds."
 )
 SCORE = "mean judge score, points of 1 to 10"
 HOLLOW = "hollow: more than 5% of the verdicts are missing"
@@ -168,7 +168,9 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         caveat = "but the judge failed checks that this needs (see the judge card)" if _red(records.card) else ""
         scale = Scale("points", ".2f", "the score is higher", "the score is lower", caveat)
         results.append(Result("Judge score, 1 to 10", _conclusions(found, scale)))
-        forests.append(_forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()}))
+        forests.append(
+            _forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()})
+        )
     used = _used(models, records.likelihoods, numbers)
     for answer, made in used.items():
         title = f"Context use, {context_use.OF[answer]}, context-dependent turns"
@@ -205,7 +207,8 @@ def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgmen
     many = len(records.models)
     text = (
         f"{many} {'models' if many > 1 else 'model'} answered {len(sessions)} sessions of {lengths} turns each in "
-        f"{categories} {'categories' if categories > 1 else 'category'}, every turn over the model's own earlier answers."
+        f"{categories} {'categories' if categories > 1 else 'category'}, every turn over the model's own earlier "
+        "answers."
     )
     if records.judgments:
         judges = ", ".join(sorted({one.judge for one in records.judgments}))
@@ -221,7 +224,9 @@ def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgmen
     return text
 
 
-def _conclusions(found: Mapping[tuple[str, str], Contrast], scale: Scale, family: int | None = None) -> tuple[Conclusion, ...]:
+def _conclusions(
+    found: Mapping[tuple[str, str], Contrast], scale: Scale, family: int | None = None
+) -> tuple[Conclusion, ...]:
     tested = sum(one.p is not None for one in found.values()) if family is None else family
     return tuple(conclude(model, other, one, scale, tested) for (model, other), one in found.items())
 
@@ -324,7 +329,9 @@ def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: 
             measure = context_use.MEASURES[name]
             rows = []
             for words, dependent in TURNS.items():
-                parts = [context_use.cells(likelihoods, model, context_use.later(answer, dependent)) for model in models]
+                parts = [
+                    context_use.cells(likelihoods, model, context_use.later(answer, dependent)) for model in models
+                ]
                 points = tuple(
                     Point(series, model, numbers.mean(values), counted=len(values))
                     for series, (model, part) in enumerate(zip(models, parts, strict=True))

@@ -18,7 +18,7 @@ LEAST = 100  # characters of an answer that are shown whatever the budget is
 
 
 def visible(text: str) -> str:
-    """``text`` with what HTML cannot hold made visible: control characters as their pictures, lone surrogates as U+FFFD.
+    """``text`` with what HTML cannot hold made visible: control characters as pictures, lone surrogates as U+FFFD.
 
     >>> visible("a\\x00b\\r\\nc\\x85") == "a\u2400b\\nc\ufffd"
     True
@@ -53,6 +53,11 @@ class Exchange:
     groups: frozenset[str]
     compared: tuple[str, ...] = ()  # how pairs of them came out, in words
 
+    @property
+    def kinds(self) -> tuple[Phenomenon, ...]:
+        """What its query is; empty where it has no label."""
+        return self.label.kinds if self.label else ()
+
 
 @dataclass(frozen=True)
 class Session:
@@ -76,7 +81,7 @@ class Session:
     @property
     def kinds(self) -> frozenset[Phenomenon]:
         """The kinds of query that it has."""
-        return frozenset(kind for one in self.exchanges if one.label for kind in one.label.kinds)
+        return frozenset(kind for one in self.exchanges for kind in one.kinds)
 
 
 def labels(played: Sequence[Played], questions: Sequence[Question]) -> dict[tuple[str, int], Label]:
@@ -193,7 +198,7 @@ class Limit:
 
 
 def fit(shown: Sequence[Session], room: int) -> Limit:
-    """The same limit for all texts, as large as ``room`` bytes of escaped UTF-8 allow. Short texts leave it to others."""
+    """One limit for all texts, as large as ``room`` bytes of escaped UTF-8 allow; short ones leave theirs to others."""
     answers = [answer for session in shown for exchange in session.exchanges for answer in exchange.answers]
     texts = [one.text for one in answers if one.text is not None]
     verdicts = [one.verdict for one in answers if one.verdict is not None]

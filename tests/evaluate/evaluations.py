@@ -26,14 +26,14 @@ LABELS = (
 WORDS = (
     "the letter says that nobody wanted to sell before the spring although two of them had asked for a price and the "
     "second offer was higher by a third than what her brother thought fair so he kept it for another year"
-).split()
+)
 
 
 def prose(random_: random.Random, characters: int) -> str:
     """Sentences that say nothing, of about this length."""
     text = ""
     while len(text) < characters:
-        text += " ".join(random_.choices(WORDS, k=random_.randint(6, 18))).capitalize() + ". "
+        text += " ".join(random_.choices(WORDS.split(), k=random_.randint(6, 18))).capitalize() + ". "
         text += "\n\n" if random_.random() < 0.15 else ""
     return text[:characters].strip()
 
@@ -166,6 +166,7 @@ def likelihoods(draw: random.Random, sessions: int) -> list[Likelihood]:
 
 
 def card(fit: bool = False) -> Card:
+    moved = "+0.80 [+0.40, +1.20]" if fit else "+0.05 [-0.10, +0.20]"
     return Card(
         judge="Selene-1-Mini-8B@single",
         items=40,
@@ -180,7 +181,7 @@ def card(fit: bool = False) -> Card:
             ),
             Finding(
                 what="reads the history",
-                found=f"hidden, it moves {'+0.80 [+0.40, +1.20]' if fit else '+0.05 [-0.10, +0.20]'} more than a repeat",
+                found=f"hidden, it moves {moved} more than a repeat",
                 wanted="> 0",
                 holds=fit,
             ),
