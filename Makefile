@@ -17,7 +17,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -73,6 +73,9 @@ plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens
 
 asker-report: $(STAMP) ## the asker against real users: likelihood, ends of turns, whether its queries can be told
 	@$(PARROT) asker-report $(RECIPE) $(SET)
+
+judge-check: $(STAMP) ## the judge of a finished eval: what it punishes, how it varies, whether it favours length
+	@$(PARROT) judge-check $(RECIPE) $(SET)
 
 stats: $(STAMP) ## data sets beside the paper's Table 1: STATS='FILE... --out DIR'
 	@$(PARROT) stats $(STATS)

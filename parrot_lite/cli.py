@@ -172,6 +172,27 @@ def asker_report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> 
     asker.run(_load(recipe, overrides))
 
 
+@app.command("judge-check")
+def judge_check(
+    recipe: RecipeArgument = DEMO,
+    overrides: Overrides = None,
+    items: Annotated[int, typer.Option(min=2, help="turns that are judged, eleven times each")] = 24,
+    model: Annotated[str | None, typer.Option(help="whose answers are judged; none = the first of eval.models")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSONL, one scored answer a line: id, category, turns (messages, the answer last), score (1 to 10), "
+            "reference",
+        ),
+    ] = None,
+) -> None:
+    """Check the judge of a finished evaluation: does it punish what it must, does it waver, does it favour length."""
+    from parrot_lite.evaluate import judge_check as room
+
+    room.run(_load(recipe, overrides), items, model, labels)
+
+
 @app.command("context-check")
 def context_check(
     file: Annotated[

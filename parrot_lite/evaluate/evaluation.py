@@ -127,7 +127,7 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
             with _speaker(spec.chat, recipe, meter) as chat, progress("verdicts", total, done) as bar:
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = judge.judge(played, questions, chat, prompts, spec, seed, at_once, journal)
-                failures = _keep(groups, journal, bar)
+                failures = keep(groups, journal, bar)
         folder.counts["turns"] = len(journal)
     folder.counts["judged"] = sum(one.score is not None for one in read(folder.path / JUDGMENTS, Judgment))
     _stop_where_failed(folder, failures, total, "verdicts")
@@ -157,7 +157,7 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
             with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = pairwise.compare(played, questions, chat, prompts, spec, seed, at_once, journal)
-                failures = _keep(groups, journal, bar)
+                failures = keep(groups, journal, bar)
         folder.counts["comparisons"] = len(journal)
     _stop_where_failed(folder, failures, total, "comparisons")
     sessions = [question.id for question in questions]
@@ -169,7 +169,7 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
     )
 
 
-def _keep(groups: Generator[Sequence[V]], journal: Journal[V], bar: Bar) -> list[str]:
+def keep(groups: Generator[Sequence[V]], journal: Journal[V], bar: Bar) -> list[str]:
     """Write down verdicts as they come; the reasons of those that are to be asked for again.
 
     Stops where so many calls fail in a row that nobody seems to answer.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parrot_lite.evaluate import context_use, pairwise, scores
+from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
@@ -72,10 +73,13 @@ def build(recipe: Recipe) -> Report:
         tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
+    card = judge_card(recipe) if recipe.eval.judge else None
+    if card is not None:
+        tables.append(card.table())
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
-        warnings=tuple(_warnings(recipe, judges)),
+        warnings=(*([card.red_line] if card and card.red_line else []), *_warnings(recipe, judges)),
         tables=tuple(tables),
     )
 
