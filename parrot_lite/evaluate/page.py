@@ -20,9 +20,9 @@ from parrot_lite.evaluate import charts, context_use, pairwise, scores, transcri
 from parrot_lite.evaluate.card import Card
 from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
-from parrot_lite.evaluate.estimates import Numbers, baselines, probability, share, written
+from parrot_lite.evaluate.estimates import Numbers, probability, share, written
 from parrot_lite.evaluate.records import AnswerBy, Comparison, Likelihood, Phenomenon, Played, Question
-from parrot_lite.evaluate.statistics import Contrast, Estimate, corrected
+from parrot_lite.evaluate.statistics import Contrast, Estimate
 from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
 from parrot_lite.table import Report
 from parrot_lite.types import Judgment
@@ -42,8 +42,14 @@ CONTEXT = {
     "PMI-last": "Context use: the last exchange taken out of the history (PMI-last)",
     "NLL": "The cost: likelihood under the true history (NLL)",
 }
+CONTEXT_NOTE = {
+    "PMI-swap": "By how much answers get less likely by that: more = the model leans more on the history. Close to "
+    "whether the topic matches.",
+    "PMI-last": "By how much answers get less likely by that: more = the model leans more on the history. The topic "
+    "stays; from turn 3 on.",
+    "NLL": "Lower = likelier. A gain in context use that raises it was paid for.",
+}
 TURNS = {"context-dependent turns": True, "self-contained turns": False}
-GUARD = "NLL under the true history; lower is likelier: what a gain in context use may have cost."
 
 
 @dataclass(frozen=True)
@@ -173,8 +179,9 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         )
     used = _used(models, records.likelihoods, numbers)
     for answer, made in used.items():
-        title = f"Context use, {context_use.OF[answer]}, context-dependent turns"
-        forests.append(_forest(title, "nats a token", ".3f", 0.05, models, made))
+        title = f"Context use {context_use.OF[answer]}, context-dependent turns"
+        found_ = {(pair.measure, pair.model, pair.base): one for pair, one in made.items()}
+        forests.append(_forest(title, "nats a token", ".3f", 0.05, models, found_))
     return Page(
         lead=_lead(records, sessions, given),
         models=models,
@@ -318,14 +325,14 @@ def _pairwise(comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
     return Levels("Answers compared in pairs", "win rate, share of turns", along, ".3f", tuple(rows), note, 0.5)
 
 
-Used = Mapping[AnswerBy, Mapping[tuple[str, str, str], Contrast]]  # answers -> (measure, model, baseline) -> contrast
+Used = Mapping[AnswerBy, Mapping[context_use.Pair, Contrast]]
 
 
 def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> tuple[Levels, ...]:
-    """The primary measures and the guard beside them, by kind of answer, at both kinds of turn."""
+    """The primary measures and what they may cost, by kind of answer, at both kinds of turn."""
     found = []
     for answer in dict.fromkeys(one.answer for one in likelihoods):
-        for name in (*context_use.BY_TURN, "NLL"):
+        for name, title in CONTEXT.items():
             measure = context_use.MEASURES[name]
             rows = []
             for words, dependent in TURNS.items():
@@ -338,56 +345,34 @@ def _context(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: 
                     if (values := measure(part))
                 )
                 if points:
-                    sessions = max(point.counted for point in points)
-                    rows.append(Row(words, f"{sessions} sessions", points))
-            ends = charts.extent([point for row in rows for point in row.points])
+                    rows.append(Row(words, f"{max(point.counted for point in points)} sessions", points))
             if rows:
-                bottom = [] if name == "NLL" else [0.0]
-                along = charts.axis([*ends, *bottom], 0.1)
-                note = f"Of {context_use.OF[answer]}. {context_use.MEANING.get(name, GUARD)}"
-                found.append(Levels(CONTEXT[name], "nats a token", along, ".3f", tuple(rows), note))
+                ends = charts.extent([point for row in rows for point in row.points])
+                along = charts.axis([*ends, *([] if name == "NLL" else [0.0])], 0.1)
+                unit = f"nats a token {context_use.OF[answer]}"
+                found.append(Levels(title, unit, along, ".3f", tuple(rows), CONTEXT_NOTE[name]))
     return tuple(found)
 
 
 def _used(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers) -> Used:
-    """Contrasts of the primary measures at context-dependent turns, over the turns that both have.
-
-    One family a kind of answer.
-    """
-    found: dict[AnswerBy, dict[tuple[str, str, str], Contrast]] = {}
-    for answer in dict.fromkeys(one.answer for one in likelihoods):
-        own = {model: context_use.cells(likelihoods, model, context_use.later(answer, True)) for model in models}
-        measured = [model for model in models if own[model]]
-        made = {}
-        for name in context_use.BY_TURN:
-            for model in measured:
-                for other in baselines(model, measured):
-                    both = own[model].keys() & own[other].keys()
-                    mine, theirs = ({key: own[one][key] for key in sorted(both)} for one in (model, other))
-                    measure = context_use.MEASURES[name]
-                    one = numbers.contrast(measure(mine), measure(theirs))
-                    if one is not None:
-                        made[name, model, other] = one
-        if made:
-            found[answer] = corrected(made)
-    return found
+    """Contrasts of the primary measures, by kind of answer."""
+    made = {
+        answer: context_use.primary(answer, models, likelihoods, numbers)
+        for answer in dict.fromkeys(one.answer for one in likelihoods)
+    }
+    return {answer: contrasts for answer, contrasts in made.items() if contrasts}
 
 
 def _context_results(used: Used) -> list[Result]:
+    """Conclusions for one kind of answer; the others' differences are in the charts."""
+    scale = Scale("nats a token", ".3f", "it leans more on the history", "it leans less on the history")
     results = []
-    scale = Scale(
-        "nats a token",
-        ".3f",
-        "it leans more on the history",
-        "it leans less on the history",
-    )
-    for answer, made in list(used.items())[:1]:  # the others are in the charts
-        for name in dict.fromkeys(name for name, *_ in made):
-            own = {(model, other): one for (measure, model, other), one in made.items() if measure == name}
+    for answer, made in list(used.items())[:1]:
+        for name in dict.fromkeys(pair.measure for pair in made):
+            own = {(pair.model, pair.base): one for pair, one in made.items() if pair.measure == name}
             tested = sum(one.p is not None for one in made.values())
             note = (
-                f"How much less likely {context_use.OF[answer]} at context-dependent turns become to a model by that, "
-                "measured without a judge; more = it leans more on the history."
+                f"Measured without a judge, {context_use.OF[answer]} at context-dependent turns. {CONTEXT_NOTE[name]}"
             )
             results.append(Result(CONTEXT[name], _conclusions(own, scale, tested), note))
     return results
