@@ -57,7 +57,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 from parrot_lite.evaluate import probe  # needs torch
 
                 probe.run(recipe, folder)
-    report.show(recipe)
+    report.run(recipe)
 
 
 def _speakers(settings: Eval) -> list[ChatSpec]:

@@ -1,4 +1,4 @@
-"""The table: judge scores and judge-free context use, each with its interval and its coverage.
+"""The report: judge scores and judge-free context use, each with its interval and its coverage.
 
 Reads the finished eval folder only, so it prints again at any time what was measured then.
 """
@@ -10,10 +10,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, pairwise, scores
+from parrot_lite.errors import UserError
+from parrot_lite.evaluate import bench, context_use, page, pairwise, scores
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
-from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played
+from parrot_lite.evaluate.page import Records
+from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played, Question
+from parrot_lite.progress import say
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
@@ -24,39 +27,63 @@ SMALL = 1e9  # parameters below which a model shows that the path works, and no 
 
 
 def run(recipe: Recipe) -> None:
-    """Print the report of a finished evaluation and write it to ``<recipe>/report/table.md``.
+    """Print the report of a finished evaluation; write it to ``<recipe>/report/`` as ``table.md`` and ``report.html``.
 
     Raises UserError where the evaluation is not finished or belongs to another recipe.
     """
-    report = build(recipe)
-    path = recipe.folder("report") / "table.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, report.markdown())
+    records, numbers = _records(recipe), _numbers(recipe)
+    report = _report(recipe, records, numbers)
+    folder = recipe.folder("report")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "table.md", report.markdown())
+    write_atomically(folder / "report.html", page.render(page.view(records, report, numbers)))
     report.show()
-
-
-def show(recipe: Recipe) -> None:
-    """Print the report of a finished evaluation. Raises as ``run`` does."""
-    build(recipe).show()
+    say(f"the same with charts and all transcripts: {folder / 'report.html'}")
 
 
 def build(recipe: Recipe) -> Report:
     """The report of a finished evaluation. Raises UserError where it is unfinished or of another recipe."""
+    return _report(recipe, _records(recipe), _numbers(recipe))
+
+
+def _numbers(recipe: Recipe) -> Numbers:
+    return Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
+
+
+def _records(recipe: Recipe) -> Records:
     folder = require_unchanged(recipe, "eval")
-    played = list(read(folder / "answers.jsonl", Played))
-    judgments = list(read(folder / "judgments.jsonl", Judgment)) if recipe.eval.judge else []
-    probed = folder / "likelihoods.jsonl"  # not there where no model is local
-    likelihoods = list(read(probed, Likelihood)) if recipe.eval.probe and probed.exists() else []
-    models = list(recipe.eval.models)
-    numbers = Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
+    settings = recipe.eval
+    likelihoods = folder / "likelihoods.jsonl"  # not there where no model is local
+    return Records(
+        models=tuple(settings.models),
+        named=tuple(_named(recipe, name) for name in settings.models),
+        played=tuple(read(folder / "answers.jsonl", Played)),
+        judgments=tuple(read(folder / "judgments.jsonl", Judgment)) if settings.judge else (),
+        likelihoods=tuple(read(likelihoods, Likelihood)) if settings.probe and likelihoods.exists() else (),
+        comparisons=tuple(read(folder / "comparisons.jsonl", Comparison))
+        if settings.judge and settings.judge.pairs
+        else (),
+        questions=_questions(recipe),
+        card=judge_card(recipe) if settings.judge else None,
+    )
+
+
+def _questions(recipe: Recipe) -> tuple[Question, ...]:
+    """For their labels. A benchmark's file that is gone by now makes no report impossible."""
+    try:
+        return tuple(bench.load(recipe.eval.bench))
+    except UserError as error:
+        say(f"report: without the labels of queries, because the benchmark cannot be read: {error}")
+        return ()
+
+
+def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
+    models, played, judgments, likelihoods = records.models, records.played, records.judgments, records.likelihoods
     judges = sorted({judgment.judge for judgment in judgments})
     sessions = len({one.dialogue.id for one in played})
     facts = [
         ("recipe", recipe.name),
-        *(
-            ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
-            for index, name in enumerate(models, 1)
-        ),
+        *(("model" if len(models) == 1 else f"model {index}", named) for index, named in enumerate(records.named, 1)),
         ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         ("seed", str(recipe.run.seed)),
@@ -70,10 +97,10 @@ def build(recipe: Recipe) -> Report:
         tables += scores.by_turn(models, judgments, numbers)
         tables += scores.by_category(models, judgments, numbers)
     if recipe.eval.judge and recipe.eval.judge.pairs:
-        tables.append(pairwise.table(list(read(folder / "comparisons.jsonl", Comparison)), numbers))
+        tables.append(pairwise.table(records.comparisons, numbers))
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(folder))
-    card = judge_card(recipe) if recipe.eval.judge else None
+        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(recipe))
+    card = records.card
     if card is not None:
         tables.append(card.table())
     return Report(
@@ -84,9 +111,9 @@ def build(recipe: Recipe) -> Report:
     )
 
 
-def _left_out(folder: Path) -> dict[str, int]:
+def _left_out(recipe: Recipe) -> dict[str, int]:
     """What the probe left out, by reason."""
-    counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
+    counts = json.loads((recipe.folder("eval") / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
     return {name.removeprefix(LEFT_OUT): count for name, count in counts.items() if name.startswith(LEFT_OUT)}
 
 
