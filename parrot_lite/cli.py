@@ -246,6 +246,21 @@ def overlap(
         raise typer.Exit(1)
 
 
+@app.command("bench-check")
+def bench_check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a benchmark, as eval.bench takes it")] = "bundled",
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="another benchmark that it must share nothing with; may come several times"),
+    ] = None,
+) -> None:
+    """Check a benchmark: labels, entities, distances, repeated wording, English. Exit code 1 where a rule is broken."""
+    from parrot_lite.evaluate import bench_check as room
+
+    if room.run(file, against or []):
+        raise typer.Exit(1)
+
+
 @app.command("export-data")
 def export_data(
     files: Annotated[

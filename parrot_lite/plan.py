@@ -24,6 +24,7 @@ from parrot_lite.errors import UserError
 from parrot_lite.estimate import MESSAGE, WORD, Assumed, Calls, Lengths
 from parrot_lite.recipe import (
     ADAPTERS,
+    HUB,
     SECTION,
     Capo,
     ChatSpec,
@@ -316,8 +317,11 @@ def _files(part: Any, key: str) -> Iterator[tuple[str, str]]:
             yield f"{key}.adapter", path
         case Judge(prompt=path) if Path(path).suffix:
             yield f"{key}.prompt", path
-        case Eval(bench=path) if path != "bundled":
-            yield f"{key}.bench", path
+        case Eval(bench=path, reference_answers=answered):
+            if path != "bundled" and not path.startswith(HUB):
+                yield f"{key}.bench", path
+            if answered is not None:
+                yield f"{key}.reference_answers", answered
         case Negatives(prompts=folder):
             yield f"{key}.prompts", folder
         case Collect(benchmarks=names):
@@ -569,35 +573,40 @@ def _capo_tokens(c: Capo, lengths: Lengths, steps: int, pairs: float) -> float:
 
 
 def _eval(outlook: Outlook) -> Planned:
-    from parrot_lite.evaluate.bench import load, pick
+    from parrot_lite.evaluate.bench import load, pick, playable
 
     e, assumed = outlook.recipe.eval, outlook.assumed
     reads = f"{e.bench} benchmark" + ("; held-out sessions of logs" if e.probe else "")
     try:
-        questions = pick(load(e.bench), e.sessions)
+        questions = pick(load(e.bench, e.reference_answers), e.sessions)
     except UserError as error:
         return Planned(f"{e.bench}: {error.what}")
     answer = min(assumed.answer_tokens, e.max_tokens)
-    prompts: list[float] = []  # of each turn, and with its answer what a judge reads of it
-    for question in questions:
+    prompts: list[float] = []  # of each turn that is answered
+    heard: list[float] = []  # of each, what a judge reads of it, its answer left out
+    plays = [(history, question) for history in e.history for question in playable(questions, history)]
+    for history, question in plays:
         before = 0.0
-        for query in question.queries:
-            before += len(query.split()) * WORD + MESSAGE
-            prompts.append(before)
-            before += answer + MESSAGE
+        for query, reference in zip(question.queries, question.references, strict=True):
+            asked = len(query.split()) * WORD + MESSAGE
+            fed = len((reference or "").split()) * WORD if history == "reference" else answer
+            prompts.append(asked if history == "hidden" else before + asked)
+            heard.append(before + asked)
+            before += asked + fed + MESSAGE
     number, read = len(prompts), sum(prompts)
     calls = [Calls(name, spec, number, read, number * answer) for name, spec in e.models.items()]
     if e.judge:
         told, written = _words(f"judge-{e.judge.prompt}.txt"), min(assumed.verdict_tokens, e.judge.max_tokens)
         verdicts, weighed = number * len(e.models), e.judge.verdict == "expected"
-        heard = read * len(e.models) + verdicts * (answer + told)
-        calls.append(Calls("judge", e.judge.chat, verdicts, heard, 0 if weighed else verdicts * written, rounds=2))
-        looks = 2 * number * len(e.judge.pairs)  # one an order, at both sessions
+        shown = sum(heard) * len(e.models) + verdicts * (answer + told)
+        calls.append(Calls("judge", e.judge.chat, verdicts, shown, 0 if weighed else verdicts * written, rounds=2))
+        looks = 2 * sum(len(question.queries) for question in questions) * len(e.judge.pairs)  # one an order
         if looks:
             told = _words(f"judge-{e.judge.pair_prompt}.txt")
-            heard = 4 * read * len(e.judge.pairs) + looks * (2 * answer + told)
-            calls.append(Calls("pairs", e.judge.chat, looks, heard, 0 if weighed else looks * written, rounds=2))
-    return Planned(reads, len(questions), f"{number:,} turns a model", tuple(calls))
+            shown = looks * (2 * sum(heard) / number + 2 * answer + told)  # at both sessions
+            calls.append(Calls("pairs", e.judge.chat, looks, shown, 0 if weighed else looks * written, rounds=2))
+    plays_each = f"{number:,} turns a model" + (f", {' and '.join(e.history)} history" if e.history[1:] else "")
+    return Planned(reads, len(questions), plays_each, tuple(calls))
 
 
 STAGES: dict[Stage, Callable[[Outlook], Planned]] = {

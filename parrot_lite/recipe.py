@@ -22,6 +22,8 @@ from parrot_lite.types import KINDS, Condition, How, Kind
 
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
+History = Literal["own", "reference", "hidden"]
+HUB = "hf:"  # before the id of a data set, where a file could be meant, too
 ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -659,7 +661,23 @@ class Probe(Section):
 class Eval(Section):
     """An n-turn benchmark played, judged turn by turn, and the judge-free probe."""
 
-    bench: str = Field(default="bundled", description="bundled, or a FastChat question.jsonl with any number of turns")
+    bench: str = Field(
+        default="bundled",
+        description="bundled; a JSONL file in the form of FastChat's question.jsonl with any number of turns, of "
+        "MT-Eval, of MT-Bench-101, or of sessions of messages; or one of these on the hub: hf:OWNER/NAME[/CONFIG]",
+    )
+    reference_answers: str | None = Field(
+        default=None,
+        description="a file with reference answers where the benchmark has none, by session id: FastChat's "
+        "reference_answer, dialogues, or answers.jsonl of an evaluation; the judge sees them where one answer is right",
+    )
+    history: tuple[History, ...] = Field(
+        default=("own",),
+        min_length=1,
+        description="over which earlier answers each query is answered, each a play of its own: own = the model's; "
+        "reference = the benchmark's, which isolates one turn (sessions without are left out); hidden = none, the "
+        "control for judge and probe",
+    )
     sessions: Positive | None = Field(
         default=None, description="benchmark sessions, spread over categories; none = all"
     )
@@ -686,6 +704,14 @@ class Eval(Section):
                 raise ValueError(f"judge.pairs holds {json.dumps(pair)}, no two of the models. {fix}")
         if len({frozenset(pair) for pair in pairs}) < len(pairs):
             raise ValueError("judge.pairs holds a pair twice, each order counts as the same. Name it once")
+        if pairs and "own" not in self.history:
+            raise ValueError("judge.pairs are compared over the models' own history. Add own to history")
+        return self
+
+    @model_validator(mode="after")
+    def _plays_once(self) -> Self:
+        if len(set(self.history)) < len(self.history):
+            raise ValueError("history names one twice. Name each once")
         return self
 
     @model_validator(mode="after")

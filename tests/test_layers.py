@@ -21,8 +21,8 @@ PACKAGE = ROOT / "parrot_lite"
 # The picture, bottom first. A room may import what lies in rows above its own in this list, and nothing else.
 LAYERS = [
     {"", "data"},  # the package itself, its version; its data
-    {"errors", "types", "progress", "table"},
-    {"recipe"},
+    {"errors", "types", "progress", "table", "words"},
+    {"hub", "recipe"},
     {"store"},
     {"lm"},
     {"context"},

@@ -295,6 +295,25 @@ def test_playing_and_judging_by_hand(tmp_path):
     assert planned(outlook(tmp_path, "eval.bench=/nonexistent"), "eval").reads == "/nonexistent: no such file or folder"
 
 
+def test_every_history_is_a_play_of_its_own(tmp_path):
+    bench = tmp_path / "bench.jsonl"
+    rows = [
+        {"question_id": 1, "category": "writing", "turns": ["a b c", "a b c d e f"], "reference": ["x y z"]},
+        {"question_id": 2, "category": "writing", "turns": ["a b c", "a b c"]},
+    ]
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = (f"eval.bench={bench}", "eval.max_tokens=100", f"eval.judge.chat={M}")
+    row = planned(outlook(tmp_path, *keys, "eval.history=['own', 'hidden', 'reference']"), "eval")
+    own = (8 + (8 + 104 + 12)) + (8 + (8 + 104 + 8))
+    hidden = (8 + 12) + (8 + 8)
+    reference = 8 + (8 + 8 + 12)  # of the only session that has one; 3 words are 4 tokens, 4 more around a message
+    assert [figures(calls) for calls in row.calls[:3]] == [(10, own + hidden + reference, 1000)] * 3
+    told = len((ROOT / "parrot_lite/data/prompts/judge-score.txt").read_text().split()) * 4 / 3
+    # A judge reads of a session without history what the model has answered so far, as with its own.
+    assert figures(row.calls[3]) == (30, round(3 * (2 * own + reference + 1000) + 30 * told), 0)
+    assert row.size == "10 turns a model, own and hidden and reference history"
+
+
 class TestMoney:
     PRICES = "prices={m={input=2.0, output=3.0}}"
 
@@ -389,7 +408,7 @@ class TestPrinted:
         # 320,000 answers of 5 s, 64 at once; how long the local asker takes, nobody knows.
         assert rows["collect"][-3:] == [">", "6.9", "a"]
         (total,) = [line.split() for line in lines if line.startswith("to come")]
-        assert total[-2:] == [">", "7.8"]
+        assert total[-2:] == [">", "7.9"]
         asked = next(line.split() for line in lines if line.startswith("  answerer"))
         # 40,000 x (37 x 44 + 29 x 274) tokens read and 320,000 x 270 written, at 99 a million
         assert asked[-1] == ("—" if prices == "{}" else "46,466.64")

@@ -175,6 +175,8 @@ REFUSALS = {
         "'server', 'gguf', 'local' or 'scripted'",
     ),
     "misspelt kind": ("collect.asker.kind=servr", "no speaker of kind 'servr'", "Did you mean 'server'?"),
+    "a history twice": ("eval.history=['own', 'own']", "history names one twice", "Name each once"),
+    "no such history": ("eval.history=['gold']", "the first of 'eval.history' = \"gold\"", "'own', 'reference' or"),
     "no kind": ("eval.models.new={batch=2}", "'eval.models.new' has no kind", "Add kind = 'server', "),
     "no such source": (
         "collect.seeds=log",

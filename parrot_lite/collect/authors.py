@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from parrot_lite.chat.calls import Speaker
 from parrot_lite.collect import filters
-from parrot_lite.collect.calls import Speaker
 from parrot_lite.collect.shown import Author, Contexts, Place, Shown, Skipped, shown
 from parrot_lite.collect.validity import REFUSAL, objection, words
 from parrot_lite.recipe import Negatives

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from parrot_lite.chat import inputs_of, lanes, open_chat
+from parrot_lite.chat.calls import Calls, Line, Speaker
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.chat.prompted import Prompted, instruction
 from parrot_lite.collect import filters, seeds
-from parrot_lite.collect.calls import Calls, Failures, Line, Speaker, put_in_order
+from parrot_lite.collect.calls import Failures, put_in_order
 from parrot_lite.collect.turns import Turns
 from parrot_lite.errors import UserError
 from parrot_lite.progress import Bar, progress

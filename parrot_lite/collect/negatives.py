@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_lite.chat import all_at_once, inputs_of, open_chat
+from parrot_lite.chat.calls import Speaker
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.collect import worse
 from parrot_lite.collect.authors import Authors, Failed, Result
-from parrot_lite.collect.calls import Failures, Speaker, put_in_order
+from parrot_lite.collect.calls import Failures, put_in_order
 from parrot_lite.collect.prompts import Name, Prompt, load, prompt_of
 from parrot_lite.collect.selection import detector_inputs, select
 from parrot_lite.collect.shown import Author, Contexts, Place, Skipped

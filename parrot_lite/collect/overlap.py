@@ -6,8 +6,6 @@ hashes, about 100 bytes for each query and each run of 13 words; the data stream
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +18,10 @@ from rich.table import Table
 from parrot_lite.collect import sources
 from parrot_lite.errors import UserError
 from parrot_lite.store import existing_file, locate
+from parrot_lite.words import runs, words
 
 BUNDLED = "package:parrot_lite/data/bench.jsonl"
 GRAM = 13  # words; what is shorter is only tested for being equal
-WORD = re.compile(r"\w+")
 SHAPES = (
     "A row holds turns, messages, conversations, data, dialogue, prompt or query; "
     "a file named .txt holds one query a line"
@@ -40,16 +38,6 @@ class Said(NamedTuple):
     queries: list[str]
     answers: list[str]
     unread: int
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text by which it is compared; empty where it has none."""
-    return tuple(WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
-
-
-def grams(text: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """All runs of 13 words."""
-    return zip(*(text[start:] for start in range(GRAM)), strict=False)
 
 
 @dataclass
@@ -73,7 +61,7 @@ class Benchmarks:
                 continue
             count["queries"] += 1
             self._queries[hash(text)] = self._queries.get(hash(text), 0) | bit
-            for gram in grams(text):
+            for gram in runs(text, GRAM):
                 count["runs of 13 words"] += 1
                 self._grams[hash(gram)] = self._grams.get(hash(gram), 0) | bit
         if not count["queries"]:
@@ -84,7 +72,7 @@ class Benchmarks:
     def shared(self, text: Sequence[str]) -> dict[str, Match]:
         """The benchmarks that have this query, or 13 words in a row of it; ``equal`` where both hold."""
         equal, run = self._queries.get(hash(tuple(text)), 0), 0
-        for gram in grams(text):
+        for gram in runs(text, GRAM):
             run |= self._grams.get(hash(gram), 0)
         found: dict[str, Match] = {}
         for index, name in enumerate(self.names):

@@ -24,6 +24,7 @@ from parrot_lite.progress import say
 from parrot_lite.recipe import Recipe, Seeds
 from parrot_lite.store import RunFolder, existing_file, locate, read, require, write_atomically
 from parrot_lite.types import Dialogue, Rejected, Turn, derive_seed
+from parrot_lite.words import words
 
 SOURCE = "collect"
 BUNDLED = "package:parrot_lite/data/seeds.txt"
@@ -91,7 +92,7 @@ def _draw(recipe: Recipe) -> tuple[list[Dialogue], dict[str, Any]]:
 
 def _key(session: Dialogue) -> bytes:
     """What its first query is known by: 64 bits of a hash of its words."""
-    return hashlib.sha256(" ".join(overlap.words(session.queries[0])).encode()).digest()[:8]
+    return hashlib.sha256(" ".join(words(session.queries[0])).encode()).digest()[:8]
 
 
 def _refuse(seeds: Seeds, counts: Counter[str]) -> None:
@@ -126,7 +127,7 @@ def _started(
         if key in taken:
             counts["drawn by an earlier source"] += 1
             continue
-        queries = [overlap.words(query) for query in start.queries]
+        queries = [words(query) for query in start.queries]
         if shared := {f"in {name}: {match}" for text in queries for name, match in known.shared(text).items()}:
             counts["in a benchmark"] += 1
             counts.update(shared)
@@ -144,7 +145,7 @@ def _start(seeds: Seeds, record: Dialogue | Rejected) -> Dialogue | str:
     if not record.turns:
         return "no query"
     length = len(record.queries[0].split())
-    if length < seeds.min_query_words or not overlap.words(record.queries[0]):
+    if length < seeds.min_query_words or not words(record.queries[0]):
         return "query too short"
     if seeds.max_query_words is not None and length > seeds.max_query_words:
         return "query too long"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from parrot_lite.chat import all_at_once, inputs_of, open_chat
+from parrot_lite.chat.calls import Speaker
 from parrot_lite.chat.meter import Meter
-from parrot_lite.collect.calls import Failures, Speaker
+from parrot_lite.collect.calls import Failures
 from parrot_lite.context import Asked, Verdict, by_rules
 from parrot_lite.context import judge as judging
 from parrot_lite.progress import progress

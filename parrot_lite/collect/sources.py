@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_lite.errors import UserError
+from parrot_lite.hub import load_rows
 from parrot_lite.progress import progress, say
 from parrot_lite.store import existing_file, locate, read
 from parrot_lite.types import Dialogue, Rejected, Role, Turn
@@ -82,15 +83,7 @@ def hub(name: str, split: str, counts: Counter[str] | None = None) -> Iterator[D
 
     Raises UserError where ``datasets`` is not installed, or the data set, the split or the column is not there.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("the package datasets is not installed", name, "Install the extra 'train'") from None
-    try:
-        table = datasets.load_dataset(name, split=split)
-    except Exception as error:  # whatever lies between here and the hub
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot be loaded: {type(error).__name__}: {reason}", name, "Mend its path or split") from None
+    table = load_rows(name, split)
     columns = ("messages", "conversations", "data")
     if not set(columns) & set(table.column_names):
         raise UserError(f"has no column {', '.join(columns)}, only {', '.join(table.column_names)}", name)

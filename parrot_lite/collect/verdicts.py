@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from parrot_lite.chat.calls import Speaker
 from parrot_lite.collect.authors import Failed, text_of
-from parrot_lite.collect.calls import Speaker
 from parrot_lite.collect.prompts import Prompt
 from parrot_lite.collect.shown import Skipped, place_id
 from parrot_lite.types import Branch, Dialogue, Record, Reply, SessionTree

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from parrot_lite.chat import all_at_once, open_chat
+from parrot_lite.chat.calls import Speaker
 from parrot_lite.chat.meter import Meter
 from parrot_lite.collect.authors import Failed
-from parrot_lite.collect.calls import Failures, Speaker
+from parrot_lite.collect.calls import Failures
 from parrot_lite.collect.prompts import Prompt
 from parrot_lite.collect.scorer import by_likelihood
 from parrot_lite.collect.validity import NOT_WORSE

@@ -155,15 +155,15 @@ class Card(Record):
 
     @property
     def unfit(self) -> tuple[str, ...]:
-        """Why the judge is not fit to compare answers in several turns; empty where nothing speaks against it."""
-        return tuple(f"{one.what}: {one.found}" for one in self.findings if one.holds is False)
+        """The tests that it failed; one is enough not to trust it with a comparison in several turns."""
+        return tuple(one.what for one in self.findings if one.holds is False)
 
     @property
     def red_line(self) -> str | None:
         """One line for whoever reads its scores; None where it is fit."""
         if not self.unfit:
             return None
-        return f"{self.judge} is not fit for this comparison ({'; '.join(self.unfit)})"
+        return f"{self.judge} is not fit for this comparison. Its card says NO to: {'; '.join(self.unfit)}"
 
     def table(self) -> Table:
         """For the report."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parrot_lite.evaluate import statistics
+from parrot_lite.evaluate.records import player
 from parrot_lite.evaluate.statistics import Contrast, Estimate, Values
+from parrot_lite.recipe import History
 from parrot_lite.table import Table
 
 INTERVALS = "95%, Student's t over whole sessions (cluster jackknife)"
@@ -49,6 +51,22 @@ def baselines(model: str, measured: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*before[:1], *before[-1:]]))
 
 
+def pairs(models: Sequence[str], histories: Sequence[History], measured: Container[str]) -> list[tuple[str, str]]:
+    """Which players are compared with which: with their ``baselines`` over one history, and over other histories.
+
+    >>> pairs(["base", "sft"], ["own", "hidden"], ["base", "sft", "base (history hidden)"])
+    [('sft', 'base'), ('base', 'base (history hidden)')]
+    """
+    found: list[tuple[str, str]] = []
+    for history in histories:
+        there = [name for model in models if (name := player(model, history)) in measured]
+        found += [(name, other) for name in there for other in baselines(name, there)]
+    for model in models:
+        others = [player(model, history) for history in histories if history != "own"]
+        found += [(model, other) for other in others if model in measured and other in measured]
+    return found
+
+
 def written(estimate: Estimate | None, form: str) -> str:
     """``mean [low, high]``, each in the format ``form``; what is missing is "-".
 
@@ -63,11 +81,15 @@ def written(estimate: Estimate | None, form: str) -> str:
     return f"{estimate.mean:{form}} [{low}, {high}]"
 
 
-def share(estimate: Estimate | None) -> Estimate | None:
-    """The estimate of a share, its interval cut off at 0 and 1, beyond which no share lies."""
+def share(estimate: Estimate | None, form: str = ".0%") -> str:
+    """A share as ``written`` writes it, its interval cut to what a share can be.
+
+    >>> share(Estimate(0.25, -0.1, 0.6, 8, 64))
+    '25% [0%, 60%]'
+    """
     if estimate is None or estimate.low is None or estimate.high is None:
-        return estimate
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+        return written(estimate, form)
+    return written(replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high)), form)
 
 
 def probability(p: float | None) -> str:

@@ -16,7 +16,7 @@ from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, judge, pairwise, play, report, written
 from parrot_lite.evaluate.prompts import load_prompts
-from parrot_lite.evaluate.records import Comparison, Played, Question
+from parrot_lite.evaluate.records import Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
 from parrot_lite.store import Journal, RunFolder, read, require, stage_folder, write_atomically
@@ -32,11 +32,12 @@ V = TypeVar("V", Judgment, Comparison)
 
 def run(recipe: Recipe, rerun: bool = False) -> None:
     """The whole stage. Raises UserError where calls failed; what did not is kept, and running again retries them."""
-    questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
+    questions = bench.pick(bench.load(recipe.eval.bench, recipe.eval.reference_answers), recipe.eval.sessions)
     if recipe.eval.sessions is not None and recipe.eval.sessions > len(questions):
         say(f"eval: the benchmark has {len(questions)} sessions, eval.sessions asks for {recipe.eval.sessions}")
     if recipe.eval.judge is not None:
         judge.check(recipe.eval.judge, questions)
+    _check_history(recipe, questions)
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
         if recipe.eval.probe.bench_from is not None and len(questions) < 2:
@@ -45,6 +46,8 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     check_prices(recipe, _speakers(recipe.eval))
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
+            kept = "".join(question.model_dump_json(exclude_none=True) + "\n" for question in questions)
+            write_atomically(folder.path / bench.QUESTIONS, kept)
             with Meter(recipe, folder.path) as meter:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
@@ -69,8 +72,20 @@ def _speakers(settings: Eval) -> list[ChatSpec]:
     return found
 
 
+def _check_history(recipe: Recipe, questions: Sequence[Question]) -> None:
+    """Say which sessions a reference history leaves out. Raises UserError where those are all."""
+    if "reference" not in recipe.eval.history:
+        return
+    found = len(bench.playable(questions, "reference"))
+    if not found:
+        what = "no session of the benchmark has a reference answer to each turn but its last"
+        raise UserError(what, "eval.history", "Leave reference out, or name eval.reference_answers")
+    if found < len(questions):
+        say(f"eval: {len(questions) - found} of {len(questions)} sessions have no reference history and are left out")
+
+
 def _inputs(recipe: Recipe) -> dict[str, Path]:
-    inputs = {"bench": bench.bench_file(recipe.eval.bench)}
+    inputs = bench.inputs(recipe.eval)
     for name, spec in recipe.eval.models.items():
         inputs |= {f"model {name}: {key}": path for key, path in inputs_of(spec, recipe).items()}
     if recipe.eval.judge is not None:
@@ -95,23 +110,31 @@ def _speaker(spec: ChatSpec, recipe: Recipe, meter: Meter) -> Iterator[Chat]:
 def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     failures: list[str] = []
     seed = derive_seed(recipe.run.seed, "eval", "play")
+    whole = {history: bench.playable(questions, history) for history in recipe.eval.history}
+    if left_out := len(questions) - min(map(len, whole.values())):
+        folder.counts["sessions without a reference history"] = left_out
     with folder.journal(ANSWERS, Played, lambda one: (one.model, one.dialogue.id)) as journal:
         for model, spec in recipe.eval.models.items():
-            todo = [question for question in questions if (model, question.id) not in journal]
-            if not todo:
+            todo = {
+                history: [one for one in sessions if (player(model, history), one.id) not in journal]
+                for history, sessions in whole.items()
+            }
+            if not any(todo.values()):
                 continue
-            done = len(questions) - len(todo)
-            with _speaker(spec, recipe, meter) as chat, progress(f"{model} answers", len(questions), done) as bar:
-                for group in play.play(model, chat, todo, recipe.eval.max_tokens, seed, play.in_flight(spec)):
-                    for played in group:
-                        if played.failed is None or played.lasting:
-                            journal.append(played)
-                        else:
-                            failures.append(played.failed)
-                    bar.advance(len(group), f"{len(failures)} failed" if failures else "")
+            with _speaker(spec, recipe, meter) as chat:
+                for history, sessions in todo.items():
+                    done = len(whole[history]) - len(sessions)
+                    with progress(f"{player(model, history)} answers", len(whole[history]), done) as bar:
+                        for played in play.play(model, chat, spec, sessions, recipe.eval.max_tokens, seed, history):
+                            if played.failed is None or played.lasting:
+                                journal.append(played)
+                            else:
+                                failures.append(played.failed)
+                            bar.advance(1, f"{len(failures)} failed" if failures else "")
         folder.counts["sessions"] = len(journal)
     folder.facts["tokens"] = sum(played.tokens or 0 for played in read(folder.path / ANSWERS, Played))  # generated
-    _stop_where_failed(folder, failures, len(questions) * len(recipe.eval.models), "benchmark sessions")
+    total = sum(map(len, whole.values())) * len(recipe.eval.models)
+    _stop_where_failed(folder, failures, total, "benchmark sessions")
 
 
 def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
@@ -119,7 +142,8 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
     questions = judge.with_references(questions, spec)
     prompts = load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
-    total = sum(len(question.queries) for question in questions) * len(recipe.eval.models)
+    asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    total = sum(len(question.queries) for question in asked) * len(recipe.eval.models)
     failures: list[str] = []
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
         done = len(journal)
@@ -132,11 +156,11 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
     folder.counts["judged"] = sum(one.score is not None for one in read(folder.path / JUDGMENTS, Judgment))
     _stop_where_failed(folder, failures, total, "verdicts")
     sessions = [question.id for question in questions]
-    models = list(recipe.eval.models)
+    players = [player(model, history) for history in recipe.eval.history for model in recipe.eval.models]
     _put_in_order(
         folder.path / JUDGMENTS,
         Judgment,
-        lambda one: (sessions.index(one.dialogue), models.index(one.model), one.turn),
+        lambda one: (sessions.index(one.dialogue), players.index(one.model), one.turn),
     )
 
 

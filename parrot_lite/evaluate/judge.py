@@ -15,7 +15,7 @@ from pathlib import Path
 from parrot_lite.chat import Chat
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate.prompts import Ask, Form, Heard, OwnPrompts, Prompts, load_prompts
-from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.records import Played, Question, transcript
 from parrot_lite.evaluate.verdicts import (
     REPAIR,
     REPAIR_JSON,
@@ -38,10 +38,11 @@ PROMPT = {"expected": "score", "json": "json"}
 
 def heard(session: Played, question: Question, turn: int) -> Heard:
     """A played session up to exchange ``turn`` (from 1)."""
+    told = transcript(session, turn)
     return Heard(
         category=question.category,
-        queries=session.dialogue.queries[:turn],
-        answers=session.dialogue.answers[:turn],
+        queries=told.queries,
+        answers=told.answers,
         references=question.references[:turn],
     )
 

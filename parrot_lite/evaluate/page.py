@@ -16,14 +16,15 @@ from typing import get_args
 import jinja2
 from markupsafe import Markup
 
-from parrot_lite.evaluate import charts, context_use, pairwise, scores, transcripts
+from parrot_lite.evaluate import charts, context_use, entities, pairwise, scores, transcripts
 from parrot_lite.evaluate.card import Card
 from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
-from parrot_lite.evaluate.estimates import Numbers, probability, share, written
-from parrot_lite.evaluate.records import AnswerBy, Comparison, Likelihood, Phenomenon, Played, Question
+from parrot_lite.evaluate.estimates import Numbers, probability, written
+from parrot_lite.evaluate.records import AnswerBy, Comparison, Likelihood, Phenomenon, Played, Question, player
 from parrot_lite.evaluate.statistics import Contrast, Estimate
 from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
+from parrot_lite.recipe import History
 from parrot_lite.table import Report
 from parrot_lite.types import Judgment
 
@@ -35,6 +36,11 @@ KIND_NOTE = (
     "Anaphora: a word stands for something said before. Ellipsis: something said before is left out. Shift: the "
     "subject changes. Self-contained: needs no history, the control. A query may be of several kinds."
 )
+HISTORIES: Mapping[History, str] = {
+    "own": "over the model's own earlier answers",
+    "reference": "over the benchmark's reference answers",
+    "hidden": "without its history",
+}
 SCORE = "mean judge score, points of 1 to 10"
 HOLLOW = "hollow: more than 5% of the verdicts are missing"
 CONTEXT = {
@@ -54,16 +60,25 @@ TURNS = {"context-dependent turns": True, "self-contained turns": False}
 
 @dataclass(frozen=True)
 class Records:
-    """What a finished evaluation holds. ``named`` says in words what each of the models is."""
+    """What a finished evaluation holds. ``sources`` says in words what each of the models is.
+
+    ``questions`` are empty where the evaluation did not keep them, ``card`` is None where the judge was not checked.
+    """
 
     models: tuple[str, ...]
-    named: tuple[str, ...]
+    sources: tuple[str, ...]
     played: tuple[Played, ...]
+    histories: tuple[History, ...] = ("own",)
+    questions: tuple[Question, ...] = ()
     judgments: tuple[Judgment, ...] = ()
-    likelihoods: tuple[Likelihood, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    questions: tuple[Question, ...] = ()  # with the labels; none where the benchmark cannot be read any more
+    likelihoods: tuple[Likelihood, ...] = ()
     card: Card | None = None
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Each model over each history, as records name it."""
+        return tuple(player(model, history) for history in self.histories for model in self.models)
 
 
 @dataclass(frozen=True)
@@ -164,8 +179,8 @@ class Page:
 
 def view(records: Records, report: Report, numbers: Numbers) -> Page:
     """What there is to show of the records, with the same estimates as in the report's tables."""
-    models, judgments = records.models, records.judgments
-    found = scores.compared(models, judgments, numbers)
+    models, judgments = records.players, records.judgments
+    found = scores.compared(records.models, records.histories, judgments, numbers)
     pairs = tuple(found)
     sessions = transcripts.sessions(models, pairs, records.played, judgments, records.questions, records.comparisons)
     given = [one for one in judgments if one.score is not None]
@@ -177,7 +192,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         forests.append(
             _forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()})
         )
-    used = _used(models, records.likelihoods, numbers)
+    used = _used(records.models, records.likelihoods, numbers)
     for answer, made in used.items():
         title = f"Context use {context_use.OF[answer]}, context-dependent turns"
         found_ = {(pair.measure, pair.model, pair.base): one for pair, one in made.items()}
@@ -185,7 +200,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
     return Page(
         lead=_lead(records, sessions, given),
         models=models,
-        named=records.named,
+        named=tuple(f"{name} = {source}" for name, source in zip(models, _sources(records), strict=True)),
         report=report,
         red_line=_red(records.card),
         results=(*results, *_context_results(used)),
@@ -193,7 +208,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         forests=tuple(forests),
         curve=_curve(models, judgments, numbers) if given else None,
         groups=tuple(_groups(models, records, numbers)) if given else (),
-        context=_context(models, records.likelihoods, numbers),
+        context=(*_named(models, records, numbers), *_context(records.models, records.likelihoods, numbers)),
         pairwise=_pairwise(records.comparisons, numbers) if records.comparisons else None,
         card=records.card,
         sessions=sessions,
@@ -201,6 +216,10 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         categories=tuple(dict.fromkeys(session.category for session in sessions)),
         kinds=tuple(kind for kind in KINDS if any(kind in session.kinds for session in sessions)),
     )
+
+
+def _sources(records: Records) -> list[str]:
+    return [source for _ in records.histories for source in records.sources]
 
 
 def _red(card: Card | None) -> str | None:
@@ -214,8 +233,8 @@ def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgmen
     many = len(records.models)
     text = (
         f"{many} {'models' if many > 1 else 'model'} answered {len(sessions)} sessions of {lengths} turns each in "
-        f"{categories} {'categories' if categories > 1 else 'category'}, every turn over the model's own earlier "
-        "answers."
+        f"{categories} {'categories' if categories > 1 else 'category'}, every turn "
+        f"{' or '.join(HISTORIES[history] for history in records.histories)}."
     )
     if records.judgments:
         judges = ", ".join(sorted({one.judge for one in records.judgments}))
@@ -314,7 +333,7 @@ def _pairwise(comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
         own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
         settled = [one for one in own if one.outcome is not None]
         ties = sum(one.outcome == "tie" for one in settled)
-        rate = share(numbers.mean(pairwise.wins(own)))
+        rate = numbers.mean(pairwise.wins(own))
         points = (Point(number, a, rate, len(settled), len(own)),)
         rows.append(Row(f"{a} against {b}", f"{len(settled)} of {len(own)} turns, {ties} ties", points))
     note = (
@@ -323,6 +342,33 @@ def _pairwise(comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
     )
     along = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), ".2f")
     return Levels("Answers compared in pairs", "win rate, share of turns", along, ".3f", tuple(rows), note, 0.5)
+
+
+def _named(models: Sequence[str], records: Records, numbers: Numbers) -> list[Levels]:
+    """How often an answer names what its query only points to, by how far back that was said."""
+    rows = []
+    for words, (_, keep) in zip(
+        ("all", "said 1-2 turns before", "said 4 or more before"), entities.DISTANCES, strict=True
+    ):
+        found = [
+            entities.resolved([one for one in records.played if one.model == name], records.questions, keep)
+            for name in models
+        ]
+        counted = [sum(map(len, values.values())) for values in found]
+        points = tuple(
+            Point(series, name, numbers.mean(values), counted=count)
+            for series, (name, values, count) in enumerate(zip(models, found, counted, strict=True))
+        )
+        if any(counted):
+            rows.append(Row(words, f"{max(counted)} turns", points))
+    if not rows:
+        return []
+    along = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), ".2f")
+    note = (
+        "An answer that has to say what an earlier turn said, and does. It shows that the reference was resolved, not "
+        "that the answer is right."
+    )
+    return [Levels("The answer names what its query points to", "share of turns", along, ".2f", tuple(rows), note)]
 
 
 Used = Mapping[AnswerBy, Mapping[context_use.Pair, Contrast]]

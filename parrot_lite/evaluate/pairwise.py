@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from parrot_lite.chat import Chat
-from parrot_lite.evaluate.estimates import Numbers, share, written
+from parrot_lite.evaluate.estimates import Numbers, share
 from parrot_lite.evaluate.judge import heard
 from parrot_lite.evaluate.prompts import Prompts
 from parrot_lite.evaluate.records import Comparison, Outcome, Played, Preference, Question
@@ -145,7 +145,7 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
         bias = _share(sum(not one.consistent for one in settled), len(settled))
         places = [one.place for one in settled]
         leaning = f"{places.count('first')} first, {places.count('second')} second"
-        rate = written(share(numbers.mean(wins(own))), ".3f")
+        rate = share(numbers.mean(wins(own)), ".3f")
         rows.append((f"{a} against {b}", rate, shares, f"{bias}\n{leaning}", f"{len(settled)}/{len(own)}"))
     return Table(
         "Answers compared in both orders",

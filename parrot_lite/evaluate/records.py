@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from parrot_lite.recipe import History
 from parrot_lite.types import Condition, Dialogue, Lasting, Record, Text, missing_for_now
 
 LEFT_OUT = "probe, left out: "  # how the counts of what the probe did not score begin
@@ -54,15 +55,55 @@ class Question(Record):
 
 
 class Played(Record):
-    """A benchmark session with the model's own answers, as far as it came; ``failed`` says why it ended early."""
+    """A benchmark session with the model's own answers, as far as it came; ``failed`` says why it ended early.
 
-    model: str
+    ``history`` says over which earlier answers each was given: the model's own, the benchmark's, which are ``fed``, or
+    over nothing but the query.
+    """
+
+    model: str  # the player's name, which tells the history
     category: str
-    dialogue: Dialogue  # ends with an answer
+    dialogue: Dialogue  # each query with the model's answer to it; ends with an answer
+    history: History = "own"
+    fed: tuple[Text, ...] = ()  # the benchmark's answers to the exchanges before each of the model's
     failed: str | None = None
     lasting: Lasting | None = None  # where it failed for good
     tokens: int | None = Field(default=None, ge=0)  # generated tokens; None where the speaker does not say
     seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _fed_where_it_is_a_reference(self) -> Self:
+        if self.history != "reference" and self.fed:
+            raise ValueError("only a reference history is fed")
+        if self.history == "reference" and len(self.fed) < len(self.dialogue.answers) - 1:
+            raise ValueError("a reference history has an answer to each exchange before the last")
+        return self
+
+
+def player(model: str, history: History) -> str:
+    """What records and tables call a model that answers over this history.
+
+    >>> [player("capo", history) for history in ("own", "reference", "hidden")]
+    ['capo', 'capo (reference history)', 'capo (history hidden)']
+    """
+    return model + {"own": "", "reference": " (reference history)", "hidden": " (history hidden)"}[history]
+
+
+def transcript(played: Played, turn: int) -> Dialogue:
+    """The session up to the model's answer at exchange ``turn``, as a reader should see it.
+
+    The answers before are the ones that the model saw; where it saw none they are those that it gave, so that a judge
+    can tell whether an answer without history fits into the session. Raises IndexError where there is no such answer.
+    """
+    if not 1 <= turn <= len(played.dialogue.answers):
+        raise IndexError(f"session {played.dialogue.id} has {len(played.dialogue.answers)} answers, no turn {turn}")
+    before = played.fed if played.history == "reference" else played.dialogue.answers
+    told = played.dialogue.model_copy(update={"turns": ()})
+    for query, answer in zip(
+        played.dialogue.queries[:turn], (*before[: turn - 1], played.dialogue.answers[turn - 1]), strict=True
+    ):
+        told = told.say(query).say(answer)
+    return told
 
 
 Outcome = Literal["a", "tie", "b"]

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, context_use, page, pairwise, scores
+from parrot_lite.evaluate import context_use, entities, page, pairwise, repetition, scores
+from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.page import Records
@@ -53,53 +53,51 @@ def _numbers(recipe: Recipe) -> Numbers:
 def _records(recipe: Recipe) -> Records:
     folder = require_unchanged(recipe, "eval")
     settings = recipe.eval
-    likelihoods = folder / "likelihoods.jsonl"  # not there where no model is local
+    asked = folder / QUESTIONS  # not there where an older version played
+    probed = folder / "likelihoods.jsonl"  # not there where no model is local
+    pairs = settings.judge is not None and settings.judge.pairs
     return Records(
         models=tuple(settings.models),
-        named=tuple(_named(recipe, name) for name in settings.models),
+        histories=settings.history,
+        sources=tuple(_source(spec, recipe) for spec in settings.models.values()),
         played=tuple(read(folder / "answers.jsonl", Played)),
+        questions=tuple(read(asked, Question)) if asked.exists() else (),
         judgments=tuple(read(folder / "judgments.jsonl", Judgment)) if settings.judge else (),
-        likelihoods=tuple(read(likelihoods, Likelihood)) if settings.probe and likelihoods.exists() else (),
-        comparisons=tuple(read(folder / "comparisons.jsonl", Comparison))
-        if settings.judge and settings.judge.pairs
-        else (),
-        questions=_questions(recipe),
+        comparisons=tuple(read(folder / "comparisons.jsonl", Comparison)) if pairs else (),
+        likelihoods=tuple(read(probed, Likelihood)) if settings.probe and probed.exists() else (),
         card=judge_card(recipe) if settings.judge else None,
     )
 
 
-def _questions(recipe: Recipe) -> tuple[Question, ...]:
-    """For their labels. A benchmark's file that is gone by now makes no report impossible."""
-    try:
-        return tuple(bench.load(recipe.eval.bench))
-    except UserError as error:
-        say(f"report: without the labels of queries, because the benchmark cannot be read: {error}")
-        return ()
-
-
 def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
-    models, played, judgments, likelihoods = records.models, records.played, records.judgments, records.likelihoods
+    models, played, judgments = records.models, records.played, records.judgments
     judges = sorted({judgment.judge for judgment in judgments})
     sessions = len({one.dialogue.id for one in played})
     facts = [
         ("recipe", recipe.name),
-        *(("model" if len(models) == 1 else f"model {index}", named) for index, named in enumerate(records.named, 1)),
+        *(
+            ("model" if len(models) == 1 else f"model {index}", f"{name} = {source}")
+            for index, (name, source) in enumerate(zip(models, records.sources, strict=True), 1)
+        ),
         ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
+        *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
         ("seed", str(recipe.run.seed)),
         ("intervals", INTERVALS),
         ("p values", numbers.tests),
     ]
     tables: list[Table] = []
     if recipe.eval.judge:
-        tables.append(scores.overall(models, judgments, played, numbers))
-        tables += scores.differences(models, judgments, numbers, recipe.eval.effect)
-        tables += scores.by_turn(models, judgments, numbers)
-        tables += scores.by_category(models, judgments, numbers)
+        tables.append(scores.overall(records.players, judgments, played, numbers))
+        tables += scores.differences(models, recipe.eval.history, judgments, numbers, recipe.eval.effect)
+        tables += scores.by_turn(records.players, judgments, numbers)
+        tables += scores.by_category(records.players, judgments, numbers)
     if recipe.eval.judge and recipe.eval.judge.pairs:
         tables.append(pairwise.table(records.comparisons, numbers))
+    tables += entities.tables(models, recipe.eval.history, played, records.questions, numbers)
+    tables.append(repetition.table(records.players, played, numbers))
     if recipe.eval.probe:
-        tables += context_use.tables(models, likelihoods, numbers, recipe.eval.probe, _left_out(recipe))
+        tables += context_use.tables(models, records.likelihoods, numbers, recipe.eval.probe, _left_out(recipe))
     card = records.card
     if card is not None:
         tables.append(card.table())
@@ -113,11 +111,12 @@ def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
 
 def _left_out(recipe: Recipe) -> dict[str, int]:
     """What the probe left out, by reason."""
-    counts = json.loads((recipe.folder("eval") / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
+    manifest = json.loads((recipe.folder("eval") / "manifest.json").read_text(encoding="utf-8"))
+    counts = manifest.get("counts", {})
     return {name.removeprefix(LEFT_OUT): count for name, count in counts.items() if name.startswith(LEFT_OUT)}
 
 
-def _source(spec: ChatSpec, recipe: Recipe) -> str:
+def _base(spec: ChatSpec, recipe: Recipe) -> str:
     match spec:
         case Server():
             return spec.model
@@ -127,10 +126,9 @@ def _source(spec: ChatSpec, recipe: Recipe) -> str:
             return Path(recipe.model.gguf_file or recipe.model.base).name
 
 
-def _named(recipe: Recipe, name: str) -> str:
-    spec = recipe.eval.models[name]
+def _source(spec: ChatSpec, recipe: Recipe) -> str:
     adapter = f" + {spec.adapter}" if isinstance(spec, Local) and spec.adapter else ""
-    return f"{name} = {_source(spec, recipe)}{adapter}"
+    return f"{_base(spec, recipe)}{adapter}"
 
 
 def size(name: str) -> str | None:
@@ -151,7 +149,7 @@ def parameters(size: str) -> float:
 
 
 def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:
-    sources = dict.fromkeys(_source(spec, recipe) for spec in recipe.eval.models.values())
+    sources = dict.fromkeys(_base(spec, recipe) for spec in recipe.eval.models.values())
     found = {
         "judge": {told for judge in judges if (told := size(judge.partition("@")[0]))},
         "model": {told for source in sources if (told := size(source))},

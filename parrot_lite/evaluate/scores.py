@@ -6,9 +6,10 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
+from parrot_lite.evaluate.estimates import Numbers, contrast_table, pairs, written
 from parrot_lite.evaluate.records import Played
 from parrot_lite.evaluate.statistics import Contrast, corrected
+from parrot_lite.recipe import History
 from parrot_lite.table import Table
 from parrot_lite.types import NO_ANSWER, Judgment
 
@@ -44,18 +45,24 @@ def overall(models: Sequence[str], judgments: Sequence[Judgment], played: Sequen
     return Table("Judge score, 1 to 10", head, tuple(rows), (note + _reasons(missing),))
 
 
-def compared(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers) -> dict[tuple[str, str], Contrast]:
-    """(model, baseline) -> their contrast, corrected as one family; pairs without turns judged in both are left out."""
+def compared(
+    models: Sequence[str], histories: Sequence[History], judgments: Sequence[Judgment], numbers: Numbers
+) -> dict[tuple[str, str], Contrast]:
+    """(player, other) -> their contrast, corrected as one family; pairs without turns judged in both are left out."""
     found = scores(judgments)
-    measured = [model for model in models if model in found]
-    pairs = [(model, other) for model in measured for other in baselines(model, measured)]
-    made = {(model, other): numbers.contrast(found[model], found[other]) for model, other in pairs}
+    made = {(one, other): numbers.contrast(found[one], found[other]) for one, other in pairs(models, histories, found)}
     return corrected({pair: one for pair, one in made.items() if one is not None})
 
 
-def differences(models: Sequence[str], judgments: Sequence[Judgment], numbers: Numbers, effect: float) -> list[Table]:
+def differences(
+    models: Sequence[str],
+    histories: Sequence[History],
+    judgments: Sequence[Judgment],
+    numbers: Numbers,
+    effect: float,
+) -> list[Table]:
     """One row a contrast, with what it takes to show ``effect`` score points; no table where nothing is in both."""
-    made = compared(models, judgments, numbers)
+    made = compared(models, histories, judgments, numbers)
     asked = len({(one.dialogue, one.turn) for one in judgments})
     rows = {f"{model} minus {other}": (one, f"{one.difference.values}/{asked}") for (model, other), one in made.items()}
     if not rows:

@@ -13,6 +13,7 @@ from parrot_lite.collect import overlap
 from parrot_lite.errors import UserError
 from parrot_lite.store import locate
 from parrot_lite.types import Branch, Dialogue, Negative, SessionTree, Turn
+from parrot_lite.words import words
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -44,15 +45,15 @@ def known(*queries: str, name: str = "x") -> overlap.Benchmarks:
     ],
 )
 def test_equal_by_words_or_thirteen_in_a_row(text: str, match: str | None) -> None:
-    assert known("what's up, doc?", RUN, "…").shared(overlap.words(text)) == ({"x": match} if match else {})
+    assert known("what's up, doc?", RUN, "…").shared(words(text)) == ({"x": match} if match else {})
 
 
 def test_each_benchmark_is_named_for_itself() -> None:
     benchmarks = known(f"{RUN} a", name="a")
     benchmarks.add("b", [f"b {RUN}", "Why?"])
     benchmarks.add("c", [f"{RUN} a!", "…"])
-    assert benchmarks.shared(overlap.words(f"{RUN} a")) == {"a": "equal", "b": "13 words", "c": "equal"}
-    assert benchmarks.shared(overlap.words("why")) == {"b": "equal"}
+    assert benchmarks.shared(words(f"{RUN} a")) == {"a": "equal", "b": "13 words", "c": "equal"}
+    assert benchmarks.shared(words("why")) == {"b": "equal"}
     assert benchmarks.counts == {
         "a": {"queries": 1, "runs of 13 words": 2},
         "b": {"queries": 2, "runs of 13 words": 2},
@@ -82,7 +83,7 @@ def test_the_same_as_a_search_for_the_joined_words() -> None:
         runs = (" ".join(query[at : at + 13]).lower() for query in benchmark for at in range(len(query) - 12))
         equal = joined.strip() in {" ".join(query).lower() for query in benchmark}
         expected = "equal" if equal else "13 words" if any(f" {run} " in joined for run in runs) else None
-        assert benchmarks.shared(overlap.words(" ".join(text))).get("x") == expected
+        assert benchmarks.shared(words(" ".join(text))).get("x") == expected
         matches[expected] += 1
     assert min(matches["13 words"], matches[None]) > 20
 
@@ -164,7 +165,7 @@ def test_the_verb(tmp_path: Path) -> None:
     lines = out.splitlines()
     assert (code, lines[0]) == (1, f"{data}: dirty query 2: equal in bundled")
     assert lines[1] == f"{data}: 3 rows, 4 queries"
-    assert lines[-1].split() == ["bundled", "128", "1", "0"]
+    assert lines[-1].split() == ["bundled", "640", "1", "0"]
 
     code, out, _ = parrot(data, "--with", own, "--answers")
     assert code == 1
@@ -189,5 +190,5 @@ def test_real_benchmarks_share_what_they_are_made_of() -> None:
         pytest.skip(f"needs {mt_bench} and {mt_eval}")
     benchmarks = overlap.benchmarks({"MT-Bench": mt_bench})
     assert benchmarks.counts["MT-Bench"]["queries"] == 160
-    found = [benchmarks.shared(overlap.words(said.queries[0])) for said in overlap.spoken(mt_eval)]
+    found = [benchmarks.shared(words(said.queries[0])) for said in overlap.spoken(mt_eval)]
     assert found == [{"MT-Bench": "equal"}] * 80  # it extends MT-Bench: same first queries

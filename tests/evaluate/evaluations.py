@@ -94,10 +94,10 @@ def evaluation(
             )
     return Records(
         models=MODELS,
-        named=(
-            "base = SmolLM2-135M-Instruct",
-            "sft = SmolLM2-135M-Instruct + runs/demo/train-sft/adapter",
-            "capo = SmolLM2-135M-Instruct + runs/demo/train-capo/adapter",
+        sources=(
+            "SmolLM2-135M-Instruct",
+            "SmolLM2-135M-Instruct + runs/demo/train-sft/adapter",
+            "SmolLM2-135M-Instruct + runs/demo/train-capo/adapter",
         ),
         played=tuple(played),
         judgments=tuple(judgments),

@@ -142,9 +142,10 @@ def test_a_judge_that_always_says_the_same_is_not() -> None:
     }
     assert found.red_line is not None
     assert found.red_line.startswith(
-        "j@p is not fit for this comparison (punishes an answer that says nothing: drop +0.00"
+        "j@p is not fit for this comparison. Its card says NO to: punishes an answer that says nothing;"
     )
-    assert "lower in 50%" in found.red_line  # ties count as half
+    rows = {row[0]: row for row in found.table().rows}
+    assert rows["punishes an answer from another session"][1].endswith("lower in 50%")  # ties count as half
 
 
 @pytest.mark.parametrize(

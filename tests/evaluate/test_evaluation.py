@@ -132,6 +132,50 @@ def test_a_budget_stops_the_stage_and_a_larger_one_goes_on(tmp_path: Path) -> No
     assert manifest["calls"]["scripted"]["calls"] >= 384  # and one more where a verdict had to be repaired
 
 
+def test_every_history_is_played_judged_and_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [{"kinds": ["self-contained"]}, {"kinds": ["anaphora"], "leans_on": 1, "entity": ["tart"]}]
+    rows = [
+        {
+            "question_id": id,
+            "category": "math",
+            "turns": ["A tart.", "What is it?"],
+            "labels": labels,
+            "reference": given,
+        }
+        for id, given in (("a", ["R."]), ("b", ["R.", "R."]), ("c", []))
+    ]
+    bench = tmp_path / "bench.jsonl"
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
+    recipe = _recipe(tmp_path)
+    recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=keys)})
+    evaluation.run(recipe)
+    folder = recipe.folder("eval")
+    played = {(one.model, one.dialogue.id): one for one in read(folder / "answers.jsonl", Played)}
+    names = [f"{model}{mode}" for model in ("base", "sft", "capo") for mode in ("", " (history hidden)")]
+    wanted = {(name, id) for name in names for id in "abc"}
+    wanted |= {(f"{model} (reference history)", id) for model in ("base", "sft", "capo") for id in "ab"}
+    assert played.keys() == wanted
+    assert {one.fed for one in played.values() if one.history == "reference"} == {("R.",)}
+    assert _judgments(recipe).keys() == {(*key, turn) for key in wanted for turn in (1, 2)}
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    assert (counts["sessions"], counts["turns"], counts["sessions without a reference history"]) == (24, 48, 1)
+    captured = capsys.readouterr()
+    assert "1 of 3 sessions have no reference history and are left out" in captured.err
+    for text in ("sft (reference history)", "Entity named where it had to be resolved", "own, reference, hidden"):
+        assert text in captured.out
+
+    lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "manifest.json").unlink()
+    (folder / "answers.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    evaluation.run(recipe)
+    assert (folder / "answers.jsonl").read_bytes() == b"".join(lines)
+
+    bench.write_text(json.dumps(rows[2]) + "\n")
+    with pytest.raises(UserError, match="no session of the benchmark has a reference answer"):
+        evaluation.run(recipe, rerun=True)
+
+
 def test_failed_verdicts_stop_the_stage_and_are_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from parrot_lite.errors import UserError
 from parrot_lite.evaluate import prompts, verdicts
 from parrot_lite.evaluate.bench import load
 from parrot_lite.evaluate.judge import check, heard, judge, with_references
-from parrot_lite.evaluate.play import play
 from parrot_lite.evaluate.prompts import Heard, OwnPrompts, load_prompts, neutralise
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.scores import scores
@@ -339,33 +338,6 @@ def test_what_a_judge_thinks_is_no_verdict() -> None:
     assert parse("<think>Perhaps [[9]].</think>\nRating: [[4]]") == 4
     assert parse("Perhaps [[9]].</think>\nRating: [[4]]") == 4  # the template had opened it
     assert parse("<think>Perhaps [[9]]. No, that") is None  # cut at max_tokens
-
-
-def test_play_uses_own_answers_and_fastchat_temperatures() -> None:
-    questions = [_question(category, category) for category in ("writing", "math", "stem", "coding", "gossip")]
-    chat = Speaker(lambda dialogue: f"{dialogue.id} says {len(dialogue.turns)}")
-    groups = list(play("m", chat, questions, 32, 0, width=2))
-    played = {one.category: one for group in groups for one in group}
-    assert played["math"].dialogue.answers == ("math says 1", "math says 3")
-    assert (played["math"].tokens, played["math"].failed) == (4, None)
-    assert [(ids, decoding.temperature) for ids, decoding in chat.calls[::2]] == [
-        (["writing", "gossip"], 0.7),
-        (["math", "coding"], 0.0),
-        (["stem"], 0.1),
-    ]
-    assert {(decoding.top_p, decoding.max_tokens) for _, decoding in chat.calls} == {(1.0, 32)}
-
-
-@pytest.mark.parametrize("blank", ["", " \n"])
-def test_a_failed_reply_stops_that_session_alone(blank: str) -> None:
-    def say(dialogue: Dialogue) -> Reply | str:
-        if len(dialogue.turns) < 3 or dialogue.id == "c":
-            return "fine"
-        return Reply.failure("timeout") if dialogue.id == "a" else blank
-
-    questions = [_question(id, "math", turns) for id, turns in (("a", 4), ("b", 4), ("c", 3))]
-    (group,) = play("m", Speaker(say), questions, 32, 0, width=3)
-    assert [(one.failed, len(one.dialogue.turns)) for one in group] == [("timeout", 2), ("empty reply", 2), (None, 6)]
 
 
 def test_scripted_speakers_fit_the_seam() -> None:

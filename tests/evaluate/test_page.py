@@ -258,7 +258,7 @@ def test_evaluations_that_lack_parts_make_a_page() -> None:
     assert "Nothing was compared" in html
     lone = Records(
         models=("base",),
-        named=("base = b",),
+        sources=("b",),
         played=tuple(one for one in whole.played if one.model == "base"),
         judgments=tuple(one for one in whole.judgments if one.model == "base"),
     )
@@ -384,7 +384,7 @@ def hostile() -> Records:
         for name in names
         for turn in range(1, len(HOSTILE) + 1)
     ]
-    return Records(models=names, named=names, played=tuple(played), judgments=tuple(judgments))
+    return Records(models=names, sources=names, played=tuple(played), judgments=tuple(judgments))
 
 
 @pytest.fixture(scope="module")
