@@ -59,7 +59,7 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
     if 2 / 2**one.sessions > ALPHA:
         text += f", and {one.sessions} sessions can show none, however large"
     elif contrast.p is not None and contrast.p < ALPHA:
-        text += ", for among so many comparisons one like it is to be expected by chance"
+        text += ", as among so many comparisons one like it may well be chance"
     if limit is not None:
         text += f"; a true one below {limit} is smaller than what so many sessions can be relied on to show"
     return Conclusion(model, other, "not shown", f"{text}.")
@@ -67,4 +67,4 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
 
 def _p(value: float | None) -> str:
     told = probability(value)
-    return f"p {told[0]} {told[1:]}" if told.startswith("<") else f"p = {told}"
+    return f"p\u00a0<\u00a0{told[1:]}" if told.startswith("<") else f"p\u00a0=\u00a0{told}"

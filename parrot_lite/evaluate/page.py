@@ -160,7 +160,7 @@ class Page:
 
     lead: str
     models: tuple[str, ...]
-    named: tuple[str, ...]
+    sources: tuple[str, ...]
     report: Report
     red_line: str | None
     results: tuple[Result, ...]
@@ -187,20 +187,20 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
     results, forests = [], []
     if found:
         caveat = "but the judge failed checks that this needs (see the judge card)" if _red(records.card) else ""
-        scale = Scale("points", ".2f", "the score is higher", "the score is lower", caveat)
+        scale = Scale("points", "z.2f", "the score is higher", "the score is lower", caveat)
         results.append(Result("Judge score, 1 to 10", _conclusions(found, scale)))
         forests.append(
-            _forest("Judge score", "points of 1 to 10", ".2f", 0.5, models, {("", *k): c for k, c in found.items()})
+            _forest("Judge score", "points of 1 to 10", "z.2f", 0.5, models, {("", *k): c for k, c in found.items()})
         )
     used = _used(records.models, records.likelihoods, numbers)
     for answer, made in used.items():
         title = f"Context use {context_use.OF[answer]}, context-dependent turns"
         found_ = {(pair.measure, pair.model, pair.base): one for pair, one in made.items()}
-        forests.append(_forest(title, "nats a token", ".3f", 0.05, models, found_))
+        forests.append(_forest(title, "nats a token", "z.3f", 0.05, models, found_))
     return Page(
         lead=_lead(records, sessions, given),
         models=models,
-        named=tuple(f"{name} = {source}" for name, source in zip(models, _sources(records), strict=True)),
+        sources=tuple(source for _ in records.histories for source in records.sources),
         report=report,
         red_line=_red(records.card),
         results=(*results, *_context_results(used)),
@@ -208,8 +208,8 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         forests=tuple(forests),
         curve=_curve(models, judgments, numbers) if given else None,
         groups=tuple(_groups(models, records, numbers)) if given else (),
-        context=(*_named(models, records, numbers), *_context(records.models, records.likelihoods, numbers)),
-        pairwise=_pairwise(records.comparisons, numbers) if records.comparisons else None,
+        context=(*_context(records.models, records.likelihoods, numbers), *_named(models, records, numbers)),
+        pairwise=_pairwise(models, records.comparisons, numbers) if records.comparisons else None,
         card=records.card,
         sessions=sessions,
         pairs=pairs,
@@ -218,36 +218,35 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
     )
 
 
-def _sources(records: Records) -> list[str]:
-    return [source for _ in records.histories for source in records.sources]
-
-
 def _red(card: Card | None) -> str | None:
     return card.red_line if card else None
 
 
 def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgment]) -> str:
     turns = sorted({len(session.exchanges) for session in sessions})
-    lengths = f"{turns[0]}" if len(turns) == 1 else f"{turns[0]} to {turns[-1]}" if turns else "0"
+    lengths = " to ".join(dict.fromkeys(map(str, (turns[0], turns[-1])))) if turns else "0"
     categories = len({session.category for session in sessions})
-    many = len(records.models)
     text = (
-        f"{many} {'models' if many > 1 else 'model'} answered {len(sessions)} sessions of {lengths} turns each in "
-        f"{categories} {'categories' if categories > 1 else 'category'}, every turn "
+        f"{_many(len(records.models), 'model')} answered {_many(len(sessions), 'session')} of {lengths} turns in "
+        f"{_many(categories, 'category', 'categories')}, every turn "
         f"{' or '.join(HISTORIES[history] for history in records.histories)}."
     )
     if records.judgments:
         judges = ", ".join(sorted({one.judge for one in records.judgments}))
         text += (
-            f" The judge {judges} gave each answer a score from 1 to 10; {len(given)} of {len(records.judgments)} "
-            "answers have one."
+            f" The judge {judges} scored each answer from 1 to 10; {len(given)} of {len(records.judgments)} answers "
+            "have a score."
         )
     else:
         text += " No judge was asked."
     if records.likelihoods:
-        many = len({one.dialogue for one in records.likelihoods})
-        text += f" Use of context was measured without a judge on {many} held-out sessions."
+        measured = _many(len({one.dialogue for one in records.likelihoods}), "session")
+        text += f" Use of context was measured without a judge, over {measured}."
     return text
+
+
+def _many(count: int, one: str, more: str | None = None) -> str:
+    return f"{count} {one if count == 1 else more or one + 's'}"
 
 
 def _conclusions(
@@ -327,14 +326,14 @@ def _groups(models: Sequence[str], records: Records, numbers: Numbers) -> list[L
     return found
 
 
-def _pairwise(comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
+def _pairwise(models: Sequence[str], comparisons: Sequence[Comparison], numbers: Numbers) -> Levels:
     rows = []
-    for number, (a, b) in enumerate(dict.fromkeys((one.model_a, one.model_b) for one in comparisons)):
+    for a, b in dict.fromkeys((one.model_a, one.model_b) for one in comparisons):
         own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
         settled = [one for one in own if one.outcome is not None]
         ties = sum(one.outcome == "tie" for one in settled)
         rate = numbers.mean(pairwise.wins(own))
-        points = (Point(number, a, rate, len(settled), len(own)),)
+        points = (Point(models.index(a), a, rate, len(settled), len(own)),)
         rows.append(Row(f"{a} against {b}", f"{len(settled)} of {len(own)} turns, {ties} ties", points))
     note = (
         "Of turns with verdicts in both orders: wins and half of the ties; a win is one in both orders. Right of the "
@@ -411,7 +410,7 @@ def _used(models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Num
 
 def _context_results(used: Used) -> list[Result]:
     """Conclusions for one kind of answer; the others' differences are in the charts."""
-    scale = Scale("nats a token", ".3f", "it leans more on the history", "it leans less on the history")
+    scale = Scale("nats a token", "z.3f", "it leans more on the history", "it leans less on the history")
     results = []
     for answer, made in list(used.items())[:1]:
         for name in dict.fromkeys(pair.measure for pair in made):

@@ -21,7 +21,7 @@ LABELS = (
     Label(kinds=("self-contained", "shift")),
     Label(kinds=("anaphora", "ellipsis"), leans_on=1),
     Label(kinds=("ellipsis", "shift"), leans_on=3),
-    Label(kinds=("anaphora",), leans_on=1),
+    Label(kinds=("anaphora",), leans_on=1, entity=("Odile",)),
 )
 WORDS = (
     "the letter says that nobody wanted to sell before the spring although two of them had asked for a price and the "
@@ -73,10 +73,11 @@ def evaluation(
                 if full and turn > 6:
                     judgments.append(_judgment(question, model, turn, None, None, "no answer: context full"))
                     continue
-                turns += [
-                    Turn(role="user", content=query),
-                    Turn(role="assistant", content=prose(draw, int(draw.uniform(0.6, 1.4) * answer))),
-                ]
+                text = prose(draw, int(draw.uniform(0.6, 1.4) * answer))
+                label = question.labels[turn - 1] if question.labels else None
+                if label and label.entity and draw.random() < 0.5 + effect / 2:
+                    text = f"{label.entity[0]}: {text}"
+                turns += [Turn(role="user", content=query), Turn(role="assistant", content=text)]
                 score = min(10, max(1, round(level + effect * (1 + turn / 8) - 0.18 * turn + draw.gauss(0, 1.1))))
                 missing = draw.random() < lost
                 text = f"{prose(draw, verdict)} Rating: [[{score}]]"

@@ -22,7 +22,7 @@ from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Scale, conclude
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.page import Records, filters, render, view
-from parrot_lite.evaluate.records import Label, Played, Question
+from parrot_lite.evaluate.records import Label, Played, Question, player
 from parrot_lite.evaluate.statistics import Contrast, Estimate, Spread
 from parrot_lite.evaluate.transcripts import Limit, fit, sessions, visible
 from parrot_lite.table import Report, Table
@@ -51,7 +51,8 @@ def test_a_difference_is_shown_by_the_corrected_p_alone() -> None:
     shown = conclude("b", "a", contrast(0.5, 0.1, 80, 0.001, 0.003), SCALE, 3)
     assert shown.state == "shown"
     assert shown.text == (
-        "higher: +0.50 points (95% interval +0.30 to +0.70; p = 0.001, corrected for 3 comparisons p = 0.003)."
+        "higher: +0.50 points (95% interval +0.30 to +0.70; p\u00a0=\u00a00.001, corrected for 3 comparisons "
+        "p\u00a0=\u00a00.003)."
     )
     assert conclude("b", "a", contrast(-0.5, 0.1, 80, 0.001, 0.003), SCALE, 3).text.startswith("lower: -0.50 points")
     # The interval leaves out zero, and p alone lies below 0.05: among three comparisons that is no finding.
@@ -265,9 +266,27 @@ def test_evaluations_that_lack_parts_make_a_page() -> None:
     assert "1 model answered 8 sessions of 8 turns" in render(view(lone, REPORT, NUMBERS))
     unscored = tuple(one.model_copy(update={"score": None, "reason": "no verdict"}) for one in whole.judgments)
     html = render(view(replace(whole, judgments=unscored), REPORT, NUMBERS))
-    assert "0 of 192 answers have one" in html
+    assert "0 of 192 answers have a score" in html
     unmeasured = replace(whole, likelihoods=tuple(one for one in whole.likelihoods if one.model == "base"))
     assert view(unmeasured, REPORT, NUMBERS).context
+
+
+def test_a_model_over_several_histories_is_several_players() -> None:
+    own = evaluation(benchmark(8), heldout=0)
+    hidden = [one.model_copy(update={"model": player(one.model, "hidden"), "history": "hidden"}) for one in own.played]
+    judged = [one.model_copy(update={"model": player(one.model, "hidden"), "score": 1.0}) for one in own.judgments]
+    both = replace(
+        own,
+        histories=("own", "hidden"),
+        played=(*own.played, *hidden),
+        judgments=(*own.judgments, *judged),
+    )
+    shown = view(both, REPORT, NUMBERS)
+    assert shown.models == (*MODELS, *(f"{name} (history hidden)" for name in MODELS))
+    assert ("capo (history hidden)", "capo") in shown.pairs
+    html = render(shown)
+    assert "every turn over the model&#39;s own earlier answers or without its history" in html
+    assert html.count("SmolLM2-135M-Instruct + runs/demo/train-capo/adapter") == 2
 
 
 # In a browser
