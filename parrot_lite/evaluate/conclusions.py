@@ -56,11 +56,12 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
         state: State = "in doubt" if scale.caveat else "shown"
         return Conclusion(model, other, state, f"{text}{'; ' + scale.caveat if scale.caveat else ''}.")
     text = f"no difference was shown: {found}"
-    if 2 / 2**one.sessions > ALPHA:
+    few = 2 / 2**one.sessions > ALPHA
+    if few:
         text += f", and {one.sessions} sessions can show none, however large"
     elif contrast.p is not None and contrast.p < ALPHA:
         text += ", as among so many comparisons one like it may well be chance"
-    if limit is not None:
+    if limit is not None and not few:
         text += f"; a true one below {limit} is smaller than what so many sessions can be relied on to show"
     return Conclusion(model, other, "not shown", f"{text}.")
 

@@ -213,7 +213,7 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         card=records.card,
         sessions=sessions,
         pairs=pairs,
-        categories=tuple(dict.fromkeys(session.category for session in sessions)),
+        categories=tuple(sorted({session.category for session in sessions})),
         kinds=tuple(kind for kind in KINDS if any(kind in session.kinds for session in sessions)),
     )
 
@@ -233,10 +233,7 @@ def _lead(records: Records, sessions: Sequence[Session], given: Sequence[Judgmen
     )
     if records.judgments:
         judges = ", ".join(sorted({one.judge for one in records.judgments}))
-        text += (
-            f" The judge {judges} scored each answer from 1 to 10; {len(given)} of {len(records.judgments)} answers "
-            "have a score."
-        )
+        text += f" Judged by {judges}, from 1 to 10: {len(given)} of {len(records.judgments)} answers have a score."
     else:
         text += " No judge was asked."
     if records.likelihoods:
@@ -319,7 +316,7 @@ def _groups(models: Sequence[str], records: Records, numbers: Numbers) -> list[L
             by_kind.append((kind, own))
     if by_kind:
         found.append(_levels("Score by kind of query", by_kind, models, numbers, KIND_NOTE))
-    categories = dict.fromkeys(one.category for one in judgments)
+    categories = sorted({one.category for one in judgments})
     if len(categories) > 1:
         by_category = [(name, [one for one in judgments if one.category == name]) for name in categories]
         found.append(_levels("Score by category", by_category, models, numbers))

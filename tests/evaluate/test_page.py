@@ -79,6 +79,7 @@ def test_few_sessions_and_no_spread_say_so() -> None:
     few = conclude("b", "a", contrast(3.0, 0.1, 5, 0.0625, 0.0625), SCALE, 1)
     assert few.state == "not shown"
     assert "5 sessions can show none, however large" in few.text
+    assert "true one below" not in few.text
     one = Contrast(Estimate(1.0, None, None, 1, 8), None)
     assert conclude("b", "a", one, SCALE, 1).state == "not tested"
     alike = Contrast(Estimate(1.0, 1.0, 1.0, 4, 8, Spread(0.0)), None)
@@ -283,7 +284,7 @@ def test_a_model_over_several_histories_is_several_players() -> None:
     )
     shown = view(both, REPORT, NUMBERS)
     assert shown.models == (*MODELS, *(f"{name} (history hidden)" for name in MODELS))
-    assert ("capo (history hidden)", "capo") in shown.pairs
+    assert ("capo", "capo (history hidden)") in shown.pairs
     html = render(shown)
     assert "every turn over the model&#39;s own earlier answers or without its history" in html
     assert html.count("SmolLM2-135M-Instruct + runs/demo/train-capo/adapter") == 2
