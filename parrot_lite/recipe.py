@@ -629,6 +629,11 @@ class Probe(Section):
         description="one of eval.models: the sessions that it played are scored as well, its answers being fixed for "
         "all models, by what the benchmark's labels say of each query; none = the benchmark is left out",
     )
+    trees: str | None = Field(
+        default=None,
+        description="trees.jsonl of a negatives stage over held-out sessions, for the forced choice between the chosen "
+        "answer and each negative; none = it is left out",
+    )
     max_tokens: Positive = Field(
         default=1024, description="of a history with its answer; answers with a longer one are left out and counted"
     )
@@ -719,6 +724,8 @@ class Eval(Section):
         name = self.probe and self.probe.bench_from
         if name is not None and name not in self.models:
             raise ValueError(f"bench_from = {json.dumps(name)} is none of eval.models. Name one of them")
+        if name is not None and "own" not in self.history:
+            raise ValueError("bench_from needs sessions over the model's own history. Add 'own' to eval.history")
         return self
 
 

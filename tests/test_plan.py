@@ -295,6 +295,17 @@ def test_playing_and_judging_by_hand(tmp_path):
     assert planned(outlook(tmp_path, "eval.bench=/nonexistent"), "eval").reads == "/nonexistent: no such file or folder"
 
 
+def test_the_same_writers_answers_are_calls(tmp_path):
+    keys = ("logs.heldout=3", 'eval.probe.answers=["same-writer"]', f"eval.probe.writer={M}")
+    look = outlook(tmp_path, *keys, "eval.probe.decoding.max_tokens=20", "eval.probe.turns_per_session=1")
+    calls = planned(look, "eval").calls[-1]
+    lengths = look.lengths(("logs",))
+    read = sum(lengths.prompt(shape.turns) for shape in lengths.shapes) / len(lengths.shapes)  # the last turn of each
+    assert calls.role == "same writer"
+    assert min(shape.turns for shape in lengths.shapes) >= 2
+    assert figures(calls) == (3, round(3 * read), 60)
+
+
 def test_every_history_is_a_play_of_its_own(tmp_path):
     bench = tmp_path / "bench.jsonl"
     rows = [

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, get_args
 
-from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, written
-from parrot_lite.evaluate.records import AnswerBy, Likelihood, Phenomenon
+from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, share, written
+from parrot_lite.evaluate.records import AnswerBy, Choice, Likelihood, Phenomenon
 from parrot_lite.evaluate.statistics import Contrast, Values, corrected
 from parrot_lite.recipe import Probe
 from parrot_lite.table import Table
-from parrot_lite.types import Condition
+from parrot_lite.types import Condition, Kind
 
 Cell = tuple[float, int]  # nats and tokens
 Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) -> condition -> likelihood
@@ -303,6 +303,40 @@ def _across(
         notes = (f"{UNIT}, its 95% interval over sessions, and turns.",) if number == len(blocks) else ()
         tables.append(Table(title + part, head, rows, notes))
     return tables
+
+
+def choice_tables(models: Sequence[str], choices: Sequence[Choice], numbers: Numbers) -> list[Table]:
+    """The share of negatives that are less likely, a token, than the chosen answer; no table without any."""
+    kinds = [kind for kind in get_args(Kind) if any(one.kind == kind for one in choices)]
+    rows = {kind: [one for one in choices if one.kind == kind] for kind in kinds}
+    measured = [model for model in models if any(one.model == model for one in choices)]
+
+    def cell(model: str, some: Sequence[Choice]) -> str:
+        values = chosen_likelier([one for one in some if one.model == model])
+        return f"{share(numbers.mean(values))} {sum(map(len, values.values()))}"
+
+    note = (
+        "Share of negatives less likely, by log-prob a token, than the chosen answer, and turns. A diagnostic, no "
+        "result: it also rises in models that never saw a negative from a spoiled context, for it tells authors apart."
+    )
+    blocks = [measured[start : start + ACROSS] for start in range(0, len(measured), ACROSS)]
+    return [
+        Table(
+            "Forced choice, chosen answer or negative" + (f", part {number}" if len(blocks) > 1 else ""),
+            ("Negative", *("\n".join(textwrap.wrap(model, CELL)) for model in block)),
+            tuple((kind, *(cell(model, some) for model in block)) for kind, some in rows.items()),
+            (note,) if number == len(blocks) else (),
+        )
+        for number, block in enumerate(blocks, 1)
+    ]
+
+
+def chosen_likelier(choices: Sequence[Choice]) -> dict[str, dict[int, float]]:
+    """The share of a turn's negatives that are less likely than its chosen answer, of one model and kind."""
+    found: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for one in choices:
+        found[one.dialogue][one.turn].append(one.chosen > one.negative)
+    return {session: {turn: sum(won) / len(won) for turn, won in turns.items()} for session, turns in found.items()}
 
 
 COSTS: dict[str, Wants] = {

@@ -19,7 +19,7 @@ from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
-from parrot_lite.store import Journal, RunFolder, read, require, stage_folder, write_atomically
+from parrot_lite.store import Journal, RunFolder, existing_file, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 ANSWERS = "answers.jsonl"
@@ -93,6 +93,8 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
         inputs |= judge.inputs(recipe.eval.judge)
     if recipe.eval.probe is not None:
         inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
+        if recipe.eval.probe.trees is not None:
+            inputs["trees"] = existing_file(Path(recipe.eval.probe.trees))
         if recipe.eval.probe.writer is not None:
             inputs |= {f"writer: {key}": path for key, path in inputs_of(recipe.eval.probe.writer, recipe).items()}
     return inputs

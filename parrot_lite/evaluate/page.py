@@ -21,7 +21,7 @@ from parrot_lite.evaluate.card import Card
 from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
 from parrot_lite.evaluate.estimates import Numbers, probability, written
-from parrot_lite.evaluate.records import AnswerBy, Comparison, Likelihood, Phenomenon, Played, Question, player
+from parrot_lite.evaluate.records import AnswerBy, Choice, Comparison, Likelihood, Phenomenon, Played, Question, player
 from parrot_lite.evaluate.statistics import Contrast, Estimate
 from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
 from parrot_lite.recipe import History
@@ -73,6 +73,7 @@ class Records:
     judgments: tuple[Judgment, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     likelihoods: tuple[Likelihood, ...] = ()
+    choices: tuple[Choice, ...] = ()
     card: Card | None = None
 
     @property

@@ -16,8 +16,8 @@ import torch
 
 from parrot_lite.chat import adapter_inputs
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, written
-from parrot_lite.evaluate.records import LEFT_OUT, Likelihood, Played, Written
+from parrot_lite.evaluate import bench, choices, written
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm import attention
 from parrot_lite.lm.forest import Row, forests
@@ -46,27 +46,42 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     settings = recipe.eval.probe
     if settings is None:
         return
-    batches = laid_down(load_renderer(recipe.model), _sessions(recipe, settings, folder), settings, folder)
-    total = sum(len(batch.variants) for batch in batches)
+    renderer = load_renderer(recipe.model)
+    batches = laid_down(renderer, _sessions(recipe, settings, folder), settings, folder)
+    pairs = choices.laid_down(recipe, settings, renderer, folder)
+    number = sum(len(batch.variants) for batch in batches) + sum(len(some) for _, some in pairs)
     local = {name: spec for name, spec in recipe.eval.models.items() if isinstance(spec, Local)}
     with (
-        folder.journal(
-            "likelihoods.jsonl", Likelihood, lambda r: (r.model, r.dialogue, r.turn, r.answer, r.condition)
-        ) as journal,
-        progress("probe", len(local) * total, len(journal)) as bar,
+        folder.journal("likelihoods.jsonl", Likelihood, _key) as likelihoods,
+        folder.journal("choices.jsonl", Choice, _choice_key) as chosen,
+        progress("probe", len(local) * number, len(likelihoods) + len(chosen)) as bar,
     ):
         for name, spec in local.items():
             # A batch that was interrupted is scored whole again: another layout would round otherwise.
-            left = [batch for batch in batches if any((name, *one.key) not in journal for one in batch.variants)]
-            if not left:
+            left = [batch for batch in batches if any((name, *one.key) not in likelihoods for one in batch.variants)]
+            undecided = [
+                (session, some)
+                for session, some in pairs
+                if any((name, session, one.turn, one.negative.kind, one.negative.how) not in chosen for one, *_ in some)
+            ]
+            if not left and not undecided:
                 continue
             model = loaded(recipe, spec, settings.max_tokens)
             for batch in left:
-                new = [one for one in scored(model, name, batch) if _key(one) not in journal]
-                for one in new:
-                    journal.append(one)
-                bar.advance(len(new), name)
+                for one in scored(model, name, batch):
+                    if _key(one) not in likelihoods:
+                        likelihoods.append(one)
+                        bar.advance(1, name)
+            for session, some in undecided:
+                for choice in choices.chosen(model, name, session, some, settings.tree_tokens):
+                    if _choice_key(choice) not in chosen:
+                        chosen.append(choice)
+                        bar.advance(1, name)
             del model
+
+
+def _choice_key(one: Choice) -> tuple[object, ...]:
+    return one.model, one.dialogue, one.turn, one.kind, one.how
 
 
 def _key(one: Likelihood) -> tuple[object, ...]:
@@ -119,7 +134,7 @@ def _sessions(recipe: Recipe, settings: Probe, folder: RunFolder) -> list[list[V
     found = list(of_logs(heldout, wrote, settings, seed))
     if settings.bench_from is not None:
         played = [one for one in read(folder.path / "answers.jsonl", Played) if one.model == settings.bench_from]
-        found += of_bench(played, bench.load(recipe.eval.bench), settings, seed)
+        found += of_bench(played, list(read(folder.path / bench.QUESTIONS, Question)), settings, seed)
     return found
 
 

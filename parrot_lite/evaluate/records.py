@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from parrot_lite.recipe import History
-from parrot_lite.types import Condition, Dialogue, Lasting, Record, Text, missing_for_now
+from parrot_lite.types import Condition, Dialogue, How, Kind, Lasting, Record, Text, missing_for_now
 
 LEFT_OUT = "probe, left out: "  # how the counts of what the probe did not score begin
 AnswerBy = Literal["session", "same-writer", "played"]
@@ -189,6 +189,18 @@ class Likelihood(Record):
     def dependent(self) -> bool:
         """Whether the query leans on its history: by its label, or by the rules where it has none."""
         return bool({"anaphora", "ellipsis"} & set(self.phenomena)) if self.phenomena else self.rule is not None
+
+
+class Choice(Record):
+    """How likely the chosen answer of a held-out session and one negative are to a model, under the true history."""
+
+    model: str
+    dialogue: str
+    turn: int = Field(ge=1)
+    kind: Kind
+    how: How
+    chosen: float  # log-prob in nats, the mean over the answer's tokens
+    negative: float
 
 
 class UserTurn(Record):

@@ -15,7 +15,7 @@ from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.page import Records
-from parrot_lite.evaluate.records import LEFT_OUT, Comparison, Likelihood, Played, Question
+from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played, Question
 from parrot_lite.progress import say
 from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
@@ -55,6 +55,7 @@ def _records(recipe: Recipe) -> Records:
     settings = recipe.eval
     asked = folder / QUESTIONS  # not there where an older version played
     probed = folder / "likelihoods.jsonl"  # not there where no model is local
+    chosen = folder / "choices.jsonl"
     pairs = settings.judge is not None and settings.judge.pairs
     return Records(
         models=tuple(settings.models),
@@ -65,6 +66,7 @@ def _records(recipe: Recipe) -> Records:
         judgments=tuple(read(folder / "judgments.jsonl", Judgment)) if settings.judge else (),
         comparisons=tuple(read(folder / "comparisons.jsonl", Comparison)) if pairs else (),
         likelihoods=tuple(read(probed, Likelihood)) if settings.probe and probed.exists() else (),
+        choices=tuple(read(chosen, Choice)) if settings.probe and settings.probe.trees and chosen.exists() else (),
         card=judge_card(recipe) if settings.judge else None,
     )
 
@@ -98,6 +100,10 @@ def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
     tables.append(repetition.table(records.players, played, numbers))
     if recipe.eval.probe:
         tables += context_use.tables(models, records.likelihoods, numbers, recipe.eval.probe, _left_out(recipe))
+        if recipe.eval.probe.trees is None:
+            facts.append(("forced choice", "none, eval.probe.trees names no negatives of held-out sessions"))
+        elif records.choices:
+            tables += context_use.choice_tables(models, records.choices, numbers)
     card = records.card
     if card is not None:
         tables.append(card.table())

@@ -10,13 +10,13 @@ import torch
 
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import probe, written
-from parrot_lite.evaluate.records import Label, Likelihood, Played, Question, Written
+from parrot_lite.evaluate import evaluation, probe, written
+from parrot_lite.evaluate.records import Choice, Label, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm.model import load_for_inference, load_renderer
 from parrot_lite.recipe import Local, Probe, Recipe
 from parrot_lite.store import RunFolder, read
-from parrot_lite.types import Dialogue
+from parrot_lite.types import Branch, Dialogue, Kind, Negative, SessionTree
 from tests.rows import score
 from tests.tiny import first_turns, recipe, tiny_model, write
 
@@ -262,6 +262,77 @@ def test_the_writer_writes_once_and_its_cut_answers_have_no_end(tmp_path: Path, 
     for one in records:
         wrote_it = texts[one.dialogue, one.turn]
         assert one.tokens == len(renderer.encode(wrote_it.text or "")) + wrote_it.ended
+
+
+def test_a_whole_evaluation_with_every_kind_of_answer(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Played and written by the model itself; its tables keep within a terminal."""
+    keys = ("sessions=4", "max_tokens=6", "probe.sessions=3", "probe.turns_per_session=2", "probe.bench_from=base")
+    answers = ('probe.answers=["session", "same-writer"]', "probe.decoding.max_tokens=6", "probe.max_tokens=2048")
+    made = recipe(tmp_path, base, *(f"eval.{key}" for key in (*keys, *answers)), 'eval.models.again={kind="local"}')
+    finished_logs(made, first_turns(4, 3))
+    evaluation.run(made)
+    folder = made.folder("eval")
+    records = list(read(folder / "likelihoods.jsonl", Likelihood))
+    assert {one.answer for one in records} == {"session", "same-writer", "played"}
+    by_model = [
+        {(one.dialogue, one.turn, one.answer, one.condition): one.nll for one in records if one.model == name}
+        for name in ("base", "again")
+    ]
+    assert by_model[0] == by_model[1]
+    played = [one for one in records if one.answer == "played"]
+    assert all(one.phenomena and one.rule is None and one.turn > 1 for one in played)
+    screen = capsys.readouterr().out
+    for title in ("of the session's answers", "of the same writer's answers", "of the played answers by phenomenon"):
+        assert title in screen
+    assert max(map(len, screen.splitlines())) <= 100
+    evaluation.run(made)  # finished: prints again
+    assert list(read(folder / "likelihoods.jsonl", Likelihood)) == records
+
+
+def test_forced_choice_scores_as_rows_of_their_own(tmp_path: Path, base: Path) -> None:
+    heldout = first_turns(4, 3)
+    texts: list[tuple[int, Kind, str, str | None]] = [
+        (2, "neglect", "Nobody could say.", None),
+        (3, "neglect", "It depends on the wind.", None),
+        (3, "same-writer", "It depends on the wind.", "As ever."),
+    ]
+    branches = tuple(
+        Branch(
+            turn=turn,
+            rule="pronoun",
+            negative=Negative(kind=kind, text=text, how="structural", writer="w", done="d", saw=heldout[0].turns[:1]),
+            chosen=chosen,
+        )
+        for turn, kind, text, chosen in texts
+    )
+    trees = [SessionTree(dialogue=one, branches=branches) for one in heldout[:2]]
+    other = trees[0].model_copy(update={"dialogue": trees[0].dialogue.model_copy(update={"id": "of training"})})
+    file = write(tmp_path / "trees.jsonl", [*trees, other])
+    made = recipe(tmp_path, base, "eval.probe.sessions=2", f"eval.probe.trees={file}")
+    folder = finished_logs(made, heldout)
+    probe.run(made, folder)
+    path = folder.path / "choices.jsonl"
+    whole = path.read_bytes()
+    found = list(read(path, Choice))
+    assert folder.counts["probe, left out: session of eval.probe.trees that is not held out"] == 1
+    assert [(one.dialogue, one.turn, one.kind) for one in found] == [
+        (tree.id, turn, kind) for tree in trees for turn, kind, *_ in texts
+    ]
+    model, renderer = load_for_inference(made.model, None), load_renderer(made.model)
+    for one in found:
+        (tree,) = (tree for tree in trees if tree.id == one.dialogue)
+        (branch,) = (branch for branch in tree.at(one.turn) if branch.negative.kind == one.kind)
+        for text, mean in ((tree.chosen(branch), one.chosen), (branch.negative.text, one.negative)):
+            nll, tokens = score(model, renderer, tree.dialogue.before(one.turn), text)
+            assert mean == pytest.approx(-nll / tokens, abs=1e-4)
+    path.write_bytes(whole[: len(whole) // 2])
+    probe.run(made, RunFolder(made.folder("eval"), "eval"))
+    assert path.read_bytes() == whole
+    write(file, [other])
+    with pytest.raises(UserError, match="holds no negative of a held-out session"):
+        probe.run(made, RunFolder(made.folder("eval"), "eval"))
 
 
 @pytest.mark.parametrize(

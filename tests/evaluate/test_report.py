@@ -12,12 +12,13 @@ from markupsafe import escape
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import estimates, report
-from parrot_lite.evaluate.context_use import Cell, per_token, pmi
-from parrot_lite.evaluate.records import Likelihood, Phenomenon, Played
+from parrot_lite.evaluate.context_use import Cell, choice_tables, chosen_likelier, per_token, pmi
+from parrot_lite.evaluate.estimates import Numbers
+from parrot_lite.evaluate.records import Choice, Likelihood, Phenomenon, Played
 from parrot_lite.evaluate.report import build, run, size
 from parrot_lite.recipe import Recipe, dump, load
 from parrot_lite.table import Table
-from parrot_lite.types import Condition, Dialogue, Judgment, Record
+from parrot_lite.types import Condition, Dialogue, How, Judgment, Kind, Record
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 
@@ -304,6 +305,25 @@ def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
     costs = tables["NLL under the true history"]
     assert costs.head[1:] == ("Session's answers [95%]", "Same writer's answers [95%]")
     assert costs.rows[0][1:] == ("1.000 [-, -]", "1.100 [-, -]")
+
+
+def test_forced_choice_by_hand() -> None:
+    def choice(model: str, session: str, turn: int, kind: Kind, how: How, negative: float) -> Choice:
+        return Choice(model=model, dialogue=session, turn=turn, kind=kind, how=how, chosen=-1.0, negative=negative)
+
+    choices = [
+        choice("base", "a", 2, "neglect", "structural", -2.0),
+        choice("base", "a", 2, "neglect", "prompted", -0.5),
+        choice("base", "a", 3, "neglect", "structural", -2.0),
+        choice("base", "b", 2, "neglect", "structural", -1.0),  # a tie is no choice for it
+        choice("base", "b", 2, "random", "structural", -3.0),
+    ]
+    assert chosen_likelier(choices[:4]) == {"a": {2: 0.5, 3: 1.0}, "b": {2: 0.0}}
+    (table,) = choice_tables(["base", "server"], choices, Numbers(100, 0))
+    assert table.head == ("Negative", "base")
+    # Over the turns 0.5, 1 and 0: a share ends at 0 and 1, however wide the interval of two sessions.
+    assert table.rows == (("neglect", "50% [0%, 100%] 3"), ("random", "100% [-, -] 1"))
+    assert choice_tables(["base"], [], Numbers(100, 0)) == []
 
 
 def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
