@@ -7,6 +7,7 @@ After the null models of arXiv 2410.07137 and the length bias of arXiv 2404.0447
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,7 @@ class Card(Record):
     items: int
     sessions: int
     findings: tuple[Finding, ...]
+    evaluation: str = ""  # on whose answers: see ``evaluated``
 
     @property
     def unfit(self) -> tuple[str, ...]:
@@ -285,6 +287,18 @@ def _favours_length(came: Values, lengths: Mapping[tuple[str, int], int]) -> Fin
 
 
 def kept(recipe: Recipe) -> Card | None:
-    """The card that was made for this recipe; None where none was."""
+    """The card that was made for the recipe's evaluation as it is now; None where none was.
+
+    One that was made before the evaluation ran again with another judge, or of other models, says nothing of this one.
+    """
     path = recipe.folder(FOLDER) / CARD
-    return Card.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    found = Card.model_validate_json(path.read_text(encoding="utf-8"))
+    return found if found.evaluation == evaluated(recipe) else None
+
+
+def evaluated(recipe: Recipe) -> str:
+    """What tells the recipe's finished evaluation from one by another recipe or of other inputs."""
+    manifest = json.loads((recipe.folder("eval") / "manifest.json").read_text(encoding="utf-8"))
+    return str(manifest["resolved_sha256"])

@@ -18,7 +18,7 @@ from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import agreement, bench, judge
 from parrot_lite.evaluate.agreement import Labelled
-from parrot_lite.evaluate.card import ALTERATIONS, CARD, FOLDER, REPEATS, Item, altered, card, draw
+from parrot_lite.evaluate.card import ALTERATIONS, CARD, FOLDER, REPEATS, Item, altered, card, draw, evaluated
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.evaluation import keep
 from parrot_lite.evaluate.prompts import Prompts, load_prompts
@@ -67,6 +67,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     lengths = {(item.question.id, item.turn): len(item.answer.split()) for item in drawn}
     judge_name = f"{chat.name}@{prompts.name}"
     found = card(judge_name, _of_items(verdicts, drawn), lengths, numbers)
+    found = found.model_copy(update={"evaluation": evaluated(recipe)})
     tables = [found.table()]
     if labelled:
         by_id = {one.dialogue: one.score for one in verdicts}

@@ -29,7 +29,7 @@ from parrot_lite.evaluate.verdicts import (
 )
 from parrot_lite.recipe import Decoding, Judge, Server
 from parrot_lite.table import Table
-from parrot_lite.types import NO_ANSWER, Reply
+from parrot_lite.types import NO_ANSWER, Reply, missing_for_now
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _ask(cases: Sequence[_Case], chat: Chat, decoding: Decoding, seed: int) -> l
     for case, first, second in zip(cases, found[::2], found[1::2], strict=True):
         missing = [one for one in (first, second) if one.value is None]
         # One that may come next time before one that will not: both orders are then asked for again.
-        failed = min(missing, key=lambda one: bool(one.lasting), default=None)
+        failed = max(missing, key=lambda one: missing_for_now(one.reason, one.lasting), default=None)
         comparisons.append(
             case.comparison.model_copy(
                 update={

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from parrot_lite.chat import normalised
 from parrot_lite.chat.scripted import ScriptedChat
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import prompts, verdicts
@@ -20,7 +22,7 @@ from parrot_lite.evaluate.prompts import Heard, OwnPrompts, load_prompts, neutra
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.scores import scores
 from parrot_lite.evaluate.statistics import mean
-from parrot_lite.evaluate.verdicts import parse
+from parrot_lite.evaluate.verdicts import expected, parse
 from parrot_lite.recipe import Decoding, Judge, Scripted
 from parrot_lite.types import Dialogue, Judgment, Reply, Role
 
@@ -378,6 +380,14 @@ def test_what_a_server_cannot_weigh_is_no_score_and_not_asked_for_again() -> Non
         assert (judgment.reason or "").startswith("only 40.0%")
     read = Reply(text="[[9]]", stop="end", weights=(0.0,) * 8 + (1.0, 0.0), covered=0.97)
     assert [one.covered for one in _judge(Speaker(lambda _: read), question, _played(question))] == [0.97, 0.97]
+
+
+def test_an_expected_score_is_one_that_a_record_may_hold() -> None:
+    sure = [-75.31, -56.05395856398249, -65.4, -41.285588056492884, -74.0, -70.5, -73.8, -54.73, -35.72950523506135, 0]
+    drawn = np.random.default_rng(0).uniform(-75, -35, (2000, 10))
+    drawn[:, 9] = 0.0
+    for weights in map(normalised, [sure, *drawn.tolist(), *drawn[:, ::-1].tolist()]):
+        assert 1 <= expected(weights) <= 10
 
 
 def test_an_expected_score_is_the_mean_over_the_weights() -> None:

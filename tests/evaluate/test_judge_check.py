@@ -119,6 +119,11 @@ def test_a_judge_that_does_not_read_gets_a_red_line_in_the_report(
     report = build(recipe)
     assert [line for line in report.warnings if line.startswith("scripted@single is not fit")]
     assert any(table.title == "Judge card of scripted@single" for table in report.tables)
+    with (tmp_path / "judge.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps("Bad. [[2]]") + "\n")
+    evaluation.run(recipe, rerun=True)
+    assert kept(recipe) is None  # it is of the judge that there was before
+    assert not any("not fit" in line for line in build(recipe).warnings)
 
 
 def test_killed_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

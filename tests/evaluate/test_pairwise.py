@@ -132,6 +132,12 @@ def test_a_failed_order_is_asked_for_again_with_the_other() -> None:
     assert [(one.outcome, one.lasting, one.again) for one in found] == [(None, "context full", False)] * 2
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_failed_order_counts_before_one_without_a_verdict(order: str) -> None:
+    _, found = _compare(lambda one: Reply.failure("timeout") if one.id.endswith(order) else "Hard to say.")
+    assert [(one.outcome, one.reason, one.again) for one in found] == [(None, "timeout", True)] * 2
+
+
 def test_an_unanswered_turn_is_not_compared_and_not_lost() -> None:
     short = _played("old", "old 1", failed="does not fit")
     chat, found = _compare(lambda _: "[[C]]", NEW, short)
