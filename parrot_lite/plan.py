@@ -601,7 +601,7 @@ def _eval(outlook: Outlook) -> Planned:
         verdicts, weighed = number * len(e.models), e.judge.verdict == "expected"
         shown = sum(heard) * len(e.models) + verdicts * (answer + told)
         calls.append(Calls("judge", e.judge.chat, verdicts, shown, 0 if weighed else verdicts * written, rounds=2))
-        looks = 2 * sum(len(question.queries) for question in questions) * len(e.judge.pairs)  # one an order
+        looks = 2 * number * len(e.judge.pairs)  # one an order, over each history
         if looks:
             told = _words(f"judge-{e.judge.pair_prompt}.txt")
             shown = looks * (2 * sum(heard) / number + 2 * answer + told)  # at both sessions

@@ -604,8 +604,8 @@ class Judge(Section):
     )
     pairs: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = Field(
         default=(),
-        description="pairs of eval.models whose answers are compared as well, turn by turn and in both orders, e.g. "
-        '[["capo", "sft"]]: two calls a turn and pair',
+        description="pairs of eval.models whose answers are compared as well, over each history, turn by turn and in "
+        'both orders, e.g. [["capo", "sft"]]: two calls a turn and pair',
     )
     pair_prompt: str = Field(
         default="pair",
@@ -725,8 +725,6 @@ class Eval(Section):
                 raise ValueError(f"judge.pairs holds {json.dumps(pair)}, no two of the models. {fix}")
         if len({frozenset(pair) for pair in pairs}) < len(pairs):
             raise ValueError("judge.pairs holds a pair twice, each order counts as the same. Name it once")
-        if pairs and "own" not in self.history:
-            raise ValueError("judge.pairs are compared over the models' own history. Add own to history")
         return self
 
     @model_validator(mode="after")

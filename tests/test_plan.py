@@ -329,6 +329,10 @@ def test_every_history_is_a_play_of_its_own(tmp_path):
     # A judge reads of a session without history what the model has answered so far, as with its own.
     assert figures(row.calls[3]) == (30, round(3 * (2 * own + reference + 1000) + 30 * told), 0)
     assert row.size == "10 turns a model, own and hidden and reference history"
+    pairs = 'eval.judge.pairs=[["capo", "sft"]]'
+    compared = planned(outlook(tmp_path, *keys, "eval.history=['own', 'hidden', 'reference']", pairs), "eval").calls[4]
+    told = len((ROOT / "parrot_lite/data/prompts/judge-pair.txt").read_text().split()) * 4 / 3
+    assert figures(compared) == (20, round(2 * 2 * (2 * own + reference + 1000) + 20 * told), 0)  # over each history
 
 
 class TestMoney:

@@ -182,6 +182,7 @@ def test_the_table_by_hand() -> None:
 
 def test_pairs_are_of_two_models() -> None:
     assert load(DEMO, ['eval.judge.pairs=[["capo","sft"]]']).eval.judge.pairs == (("capo", "sft"),)  # type: ignore[union-attr]
+    load(DEMO, ['eval.judge.pairs=[["capo","sft"]]', 'eval.history=["hidden"]'])  # over whatever history there is
     for wrong in ('[["capo","capo"]]', '[["capo","capa"]]', '[["capo"]]', '[["capo","sft"],["sft","capo"]]'):
         with pytest.raises(UserError, match="pairs"):
             load(DEMO, [f"eval.judge.pairs={wrong}"])
