@@ -21,7 +21,21 @@ from parrot_lite.recipe import Probe, Recipe
 from parrot_lite.store import RunFolder, read, require
 from parrot_lite.types import Branch, Dialogue, SessionTree
 
+FIX = "Run negatives on logs/heldout.jsonl, or leave eval.probe.trees out"
+
 Pair = tuple[Branch, Row, Row]  # the chosen answer's row, and the negative's
+
+
+def check(recipe: Recipe, settings: Probe) -> None:
+    """Raises UserError where ``settings.trees`` cannot be read, or no negative in it is of a held-out session."""
+    if settings.trees is not None:
+        heldout = _heldout(recipe)
+        if not any(tree.branches for tree in read(Path(settings.trees), SessionTree) if tree.id in heldout):
+            raise UserError("holds no negative of a held-out session", settings.trees, FIX)
+
+
+def _heldout(recipe: Recipe) -> set[str]:
+    return {one.id for one in read(require(recipe, "logs") / "heldout.jsonl", Dialogue)}
 
 
 def laid_down(recipe: Recipe, settings: Probe, renderer: Renderer, folder: RunFolder) -> list[tuple[str, list[Pair]]]:
@@ -31,7 +45,7 @@ def laid_down(recipe: Recipe, settings: Probe, renderer: Renderer, folder: RunFo
     """
     if settings.trees is None:
         return []
-    heldout = {one.id for one in read(require(recipe, "logs") / "heldout.jsonl", Dialogue)}
+    heldout = _heldout(recipe)
     found: list[tuple[str, list[Pair]]] = []
     for tree in read(Path(settings.trees), SessionTree):
         if tree.id not in heldout:
@@ -49,7 +63,7 @@ def laid_down(recipe: Recipe, settings: Probe, renderer: Renderer, folder: RunFo
             found.append((tree.id, pairs))
     if not found:
         what = "holds no negative of a held-out session that fits eval.probe.max_tokens"
-        raise UserError(what, settings.trees, "Run negatives on logs/heldout.jsonl, or leave eval.probe.trees out")
+        raise UserError(what, settings.trees, FIX)
     return found
 
 

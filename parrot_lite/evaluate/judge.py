@@ -63,7 +63,11 @@ def _prompts(spec: Judge) -> list[Prompts]:
 
 
 def check(spec: Judge, questions: Sequence[Question]) -> None:
-    """Raises UserError where the prompts cannot show the benchmark's sessions or do not ask for such verdicts."""
+    """Raises UserError where the judge cannot be asked about the benchmark's sessions: now, not after hours of play.
+
+    Its prompts may not show them or not ask for such verdicts, its own references may not hold.
+    """
+    with_references(questions, spec)
     longest = max(len(question.queries) for question in questions)
     for prompts in _prompts(spec):
         where = ", ".join(dict.fromkeys(map(str, prompts.files.values())))

@@ -39,7 +39,11 @@ class Batch:
 
 
 def check(recipe: Recipe, settings: Probe) -> None:
-    """Raises UserError where the base model's architecture does not take token trees: now, not after hours of play."""
+    """Raises UserError for what does not hold now, not after hours of play.
+
+    That is where the base model's architecture takes no token trees, and where ``settings.trees`` has nothing to score.
+    """
+    choices.check(recipe, settings)
     if any(isinstance(spec, Local) for spec in recipe.eval.models.values()):
         attention.use(skeleton(recipe.model), settings.max_tokens)
 

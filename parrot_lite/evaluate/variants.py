@@ -54,7 +54,7 @@ def of_logs(
             first = Query(1, dependence(session.queries[0], 1))
             found.append(Variant(session.id, first, "session", "true", session.before(1), session.answers[0]))
         turns = scored_turns(session, settings)
-        other = other_history(sessions, session.id, turns[-1], seed) if turns else ()
+        other = _other(sessions, session.id, turns[-1], seed) if turns else ()
         for turn in turns:
             query = Query(turn, dependence(session.queries[turn - 1], turn))
             for condition, context in contexts(session, turn, other, settings.conditions, seed).items():
@@ -79,12 +79,20 @@ def of_bench(
             for turn, label in enumerate(labels[session.id][: len(session.answers)], 1)
             if turn > 1 and label is not None
         ]
-        other = other_history(sessions, session.id, queries[-1].turn, seed) if queries else ()
+        other = _other(sessions, session.id, queries[-1].turn, seed) if queries else ()
         yield [
             Variant(session.id, query, "played", condition, context, session.answers[query.turn - 1])
             for query in queries
             for condition, context in contexts(session, query.turn, other, settings.conditions, seed).items()
         ]
+
+
+def _other(sessions: Sequence[Dialogue], session: str, turn: int, seed: int) -> tuple[Turn, ...]:
+    """Another session's history; none where no other session got an answer, as where all but one failed at once."""
+    try:
+        return other_history(sessions, session, turn, seed)
+    except ValueError:
+        return ()
 
 
 def contexts(
@@ -93,12 +101,12 @@ def contexts(
     """What stands before the answer of exchange ``turn``, by history. ``other`` is swapped in as far as it goes.
 
     Another session's history is the same at all turns of a session, so that its tokens are shared. At turn 2 there is
-    no shortened history, which would be none, and no scrambled one.
+    no shortened history, which would be none, and no scrambled one; without ``other`` there is no swapped one.
     """
     before = session.before(turn)
     true, query = before.turns[:-1], before.turns[-1]
     found: dict[Condition, Sequence[Turn] | None] = dict(histories(true, other[: len(true)]))
-    found["shortened"] = found["shortened"] or None
+    found["swapped"], found["shortened"] = found["swapped"] or None, found["shortened"] or None
     found["scrambled"] = scrambled(true, derive_seed(seed, "scrambled", session.id, turn))
     shown = {name: history for name in conditions if (history := found[name]) is not None}
     return {name: before.model_copy(update={"turns": (*history, query)}) for name, history in shown.items()}

@@ -187,8 +187,10 @@ def test_files_that_are_no_fastchat_prompts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"own.jsonl:1.*not a prompt of FastChat's form"):
         load_prompts(str(file))
     file.write_text('{"question_id": 1}\n')
-    with pytest.raises(UserError, match="no answers to a session"):
-        with_references([_question()], SPEC.model_copy(update={"references": str(file)}))
+    spec = SPEC.model_copy(update={"references": str(file)})
+    for early in (with_references, lambda questions, spec: check(spec, questions)):
+        with pytest.raises(UserError, match="no answers to a session"):
+            early([_question()], spec)
 
 
 def _own(prompt: str) -> OwnPrompts:

@@ -12,7 +12,7 @@ import torch
 
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import evaluation, probe, written
+from parrot_lite.evaluate import choices, evaluation, probe, written
 from parrot_lite.evaluate.records import Choice, Label, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -140,6 +140,9 @@ def test_played_sessions_by_their_labels() -> None:
     assert told(found, "a", 4)["swapped"] == "bq1 ba1 aq4"  # all that b has
     assert {one.answer for one in found} == {"played"}
     assert ended_early == []
+    failed = played[1].model_copy(update={"dialogue": Dialogue(id="b", source="bench")})
+    alone_there, _ = of_bench([played[0], failed], questions, Probe(), 0)
+    assert set(told(alone_there, "a", 4)) == {"true", "shortened", "scrambled", "withheld"}  # nothing to swap with
 
 
 def finished_logs(made: Recipe, heldout: list[Dialogue]) -> RunFolder:
@@ -346,6 +349,10 @@ def test_forced_choice_scores_as_rows_of_their_own(tmp_path: Path, base: Path) -
     probe.run(made, RunFolder(made.folder("eval"), "eval"))
     assert path.read_bytes() == whole
     write(file, [other])
+    settings = made.eval.probe
+    assert settings is not None
+    with pytest.raises(UserError, match=r"holds no negative of a held-out session\. Run"):
+        choices.check(made, settings)
     with pytest.raises(UserError, match="holds no negative of a held-out session"):
         probe.run(made, RunFolder(made.folder("eval"), "eval"))
 
