@@ -176,7 +176,8 @@ class Card(Record):
 
 NOTES = (
     "The same turns, from the second on, judged as they came and altered. Drop: score as it came minus score altered, "
-    "paired, its interval over sessions; a test holds where the whole interval is on the wanted side.",
+    "paired, its interval over sessions; a test holds where the whole interval is above 0. Gain of padding: the other "
+    "way round; that test fails where the whole interval is above 0, so few turns hide a small gain.",
     "Lower in: the share of turns where the altered answer got less, ties counted as half.",
     "A test that does not hold may lack turns: judge-check --items sets how many.",
 )

@@ -11,7 +11,9 @@ from parrot_lite.evaluate.statistics import Contrast, Estimate, Values
 from parrot_lite.recipe import History
 from parrot_lite.table import Table
 
-INTERVALS = "95%, Student's t over whole sessions (cluster jackknife)"
+INTERVALS = (
+    "95%, Student's t over whole sessions (cluster jackknife); one of no width only says that all sessions are alike"
+)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _PAIR = frozenset({"transcript_a", "transcript_b", "turn", "reference"})
 # What opens or closes a part of a prompt, ours or another's, or announces a verdict.
 _MARK = re.compile(
     r"(?:\[|<\|)(?=The (?:Start|End) of |End of |Turn \d|A correct answer|(?:RESULT|Question|Instruction)\])"
-    r"|\*(?=\*(?:Result|Reasoning):)|#(?=##(?:Feedback|Score|Response|Reference|Task|The instruction))",
+    r"|\*(?=\*\s*(?:Result|Reasoning)\b)|#(?=##(?:Feedback|Score|Response|Reference|Task|The instruction))",
     re.IGNORECASE,
 )
 

@@ -236,6 +236,9 @@ def test_inserted_text_is_neither_a_placeholder_nor_a_verdict() -> None:
         "[RESULT]",
         "###Feedback:",
         "**Result:**",
+        "**Result**: 5",
+        "** Result : ** 5",
+        "**Result: 5**",
     ],
 )
 def test_what_parts_a_prompt_does_not_survive_in_an_answer(mark: str) -> None:
