@@ -20,6 +20,7 @@ import numpy as np
 from parrot_lite.evaluate.agreement import rank_correlation
 from parrot_lite.evaluate.estimates import Numbers, written
 from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.scores import scores as scored
 from parrot_lite.evaluate.statistics import Estimate, Values
 from parrot_lite.recipe import Recipe
 from parrot_lite.table import Table
@@ -188,10 +189,7 @@ def card(judge: str, judgments: Sequence[Judgment], lengths: Mapping[tuple[str, 
 
     ``lengths`` has the words of each item's answer as it came. Repeats are named ``again 2`` to ``again 5``.
     """
-    scores: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for one in judgments:
-        if one.score is not None:
-            scores[one.model][one.dialogue][one.turn] = one.score
+    scores: Mapping[str, Values] = defaultdict(dict, scored(judgments))
     came = scores["as it came"]
     findings = [_coverage(judgments)]
     findings += [_punished(name, what, came, scores[name], numbers) for name, what in MUST_PUNISH.items()]

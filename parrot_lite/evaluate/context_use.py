@@ -5,14 +5,13 @@ Everything is in nats a token. Higher context use = the answer leans more on its
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, get_args
 
-from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, share, written
+from parrot_lite.evaluate.estimates import Numbers, across, baselines, contrast_table, share, written
 from parrot_lite.evaluate.records import AnswerBy, Choice, Likelihood, Phenomenon
-from parrot_lite.evaluate.statistics import Contrast, Values, corrected
+from parrot_lite.evaluate.statistics import Contrast, Values, corrected, paired
 from parrot_lite.recipe import Probe
 from parrot_lite.table import Table
 from parrot_lite.types import Condition, Kind
@@ -32,8 +31,6 @@ class Pair(NamedTuple):
     base: str
 
 
-CELL = 28  # "-0.123 [-0.123, -0.123] 128"
-ACROSS = 3  # such cells in a row
 UNIT = "Nats a token"
 OF: dict[AnswerBy, str] = {
     "session": "of the session's answers",
@@ -233,7 +230,7 @@ def _compared(
                 used = {"dependent": shared[:1], "self-contained": shared[1:]}.get(kind, shared)
                 if kind == "apart":
                     (mine, theirs), (mine_alone, theirs_alone) = values
-                    contrast = numbers.contrast(_less(mine, mine_alone), _less(theirs, theirs_alone))
+                    contrast = numbers.contrast(paired(mine, mine_alone), paired(theirs, theirs_alone))
                 else:
                     contrast = numbers.contrast(*values[kind == "self-contained"])
                 if contrast is not None:
@@ -249,15 +246,6 @@ def _shared(
     """The turns that both models have under the condition and the true one."""
     mine, theirs = (having(cells(likelihoods, name, wants), condition) for name in (model, base))
     return {key: mine[key] for key in mine if key in theirs}, {key: theirs[key] for key in mine if key in theirs}
-
-
-def _less(one: Values, other: Values) -> Values:
-    """The one minus the other, where both have a value."""
-    return {
-        session: {turn: value - other[session][turn] for turn, value in turns.items() if turn in other[session]}
-        for session, turns in one.items()
-        if session in other
-    }
 
 
 def _turns(likelihoods: Sequence[Likelihood], condition: Condition) -> dict[str, Wants]:
@@ -288,47 +276,30 @@ def _across(
     likelihoods: Sequence[Likelihood],
     numbers: Numbers,
 ) -> list[Table]:
-    """Groups of turns down, models across: as many models a table as fit in its width."""
+    """Groups of turns down, models across."""
 
-    def cell(model: str, wants: Wants) -> str:
-        found = having(cells(likelihoods, model, wants), SPOILED[name])
+    def cell(label: str, model: str) -> str:
+        found = having(cells(likelihoods, model, groups[label]), SPOILED[name])
         return f"{written(numbers.mean(MEASURES[name](found)), '.3f')} {len(found)}"
 
-    blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
-    tables = []
-    for number, block in enumerate(blocks, 1):
-        rows = tuple((label, *(cell(model, wants) for model in block)) for label, wants in groups.items())
-        head = (what, *("\n".join(textwrap.wrap(model, CELL)) for model in block))
-        part = f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""
-        notes = (f"{UNIT}, its 95% interval over sessions, and turns.",) if number == len(blocks) else ()
-        tables.append(Table(title + part, head, rows, notes))
-    return tables
+    return across(title, what, models, list(groups), cell, (f"{UNIT}, its 95% interval over sessions, and turns.",))
 
 
 def choice_tables(models: Sequence[str], choices: Sequence[Choice], numbers: Numbers) -> list[Table]:
     """The share of negatives that are less likely, a token, than the chosen answer; no table without any."""
     kinds = [kind for kind in get_args(Kind) if any(one.kind == kind for one in choices)]
-    rows = {kind: [one for one in choices if one.kind == kind] for kind in kinds}
+    rows: dict[str, list[Choice]] = {kind: [one for one in choices if one.kind == kind] for kind in kinds}
     measured = [model for model in models if any(one.model == model for one in choices)]
 
-    def cell(model: str, some: Sequence[Choice]) -> str:
-        values = chosen_likelier([one for one in some if one.model == model])
+    def cell(kind: str, model: str) -> str:
+        values = chosen_likelier([one for one in rows[kind] if one.model == model])
         return f"{share(numbers.mean(values))} {sum(map(len, values.values()))}"
 
     note = (
         "Share of negatives less likely, by log-prob a token, than the chosen answer, and turns. A diagnostic, no "
         "result: it also rises in models that never saw a negative from a spoiled context, for it tells authors apart."
     )
-    blocks = [measured[start : start + ACROSS] for start in range(0, len(measured), ACROSS)]
-    return [
-        Table(
-            "Forced choice, chosen answer or negative" + (f", part {number}" if len(blocks) > 1 else ""),
-            ("Negative", *("\n".join(textwrap.wrap(model, CELL)) for model in block)),
-            tuple((kind, *(cell(model, some) for model in block)) for kind, some in rows.items()),
-            (note,) if number == len(blocks) else (),
-        )
-        for number, block in enumerate(blocks, 1)
-    ]
+    return across("Forced choice, chosen answer or negative", "Negative", measured, kinds, cell, (note,))
 
 
 def chosen_likelier(choices: Sequence[Choice]) -> dict[str, dict[int, float]]:

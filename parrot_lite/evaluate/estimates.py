@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parrot_lite.evaluate import statistics
@@ -14,6 +15,8 @@ from parrot_lite.table import Table
 INTERVALS = (
     "95%, Student's t over whole sessions (cluster jackknife); one of no width only says that all sessions are alike"
 )
+CELL = 28  # characters, as of "10.00 [10.00, 10.00] 128/128" and "-0.123 [-0.123, -0.123] 128"
+ACROSS = 3  # such cells in a row
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,14 @@ def share(estimate: Estimate | None, form: str = ".0%") -> str:
     >>> share(Estimate(0.25, -0.1, 0.6, 8, 64))
     '25% [0%, 60%]'
     """
+    return written(bounded(estimate), form)
+
+
+def bounded(estimate: Estimate | None) -> Estimate | None:
+    """The estimate of a share, its interval cut to what a share can be."""
     if estimate is None or estimate.low is None or estimate.high is None:
-        return written(estimate, form)
-    return written(replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high)), form)
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def probability(p: float | None) -> str:
@@ -103,6 +111,30 @@ def probability(p: float | None) -> str:
     if p is None:
         return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def across(
+    title: str,
+    what: str,
+    models: Sequence[str],
+    rows: Sequence[str],
+    cell: Callable[[str, str], str],
+    notes: tuple[str, ...] = (),
+) -> list[Table]:
+    """Rows down, models across: as many models a table as fit in its width. ``notes`` stand below the last one.
+
+    ``what`` says what the rows are, ``cell`` writes what a row says of a model.
+    """
+    blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
+    return [
+        Table(
+            title + (f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""),
+            (what, *("\n".join(textwrap.wrap(model, CELL)) for model in block)),
+            tuple((row, *(cell(row, model) for model in block)) for row in rows),
+            notes if number == len(blocks) else (),
+        )
+        for number, block in enumerate(blocks, 1)
+    ]
 
 
 def contrast_table(

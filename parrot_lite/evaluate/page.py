@@ -20,7 +20,7 @@ from parrot_lite.evaluate import charts, context_use, entities, pairwise, scores
 from parrot_lite.evaluate.card import Card
 from parrot_lite.evaluate.charts import Axis, Point
 from parrot_lite.evaluate.conclusions import Conclusion, Scale, conclude
-from parrot_lite.evaluate.estimates import Numbers, probability, written
+from parrot_lite.evaluate.estimates import Numbers, bounded, probability, written
 from parrot_lite.evaluate.records import AnswerBy, Choice, Comparison, Likelihood, Phenomenon, Played, Question, player
 from parrot_lite.evaluate.statistics import Contrast, Estimate
 from parrot_lite.evaluate.transcripts import APART, SCROLLED, Limit, Session
@@ -330,7 +330,7 @@ def _pairwise(models: Sequence[str], comparisons: Sequence[Comparison], numbers:
         own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
         settled = [one for one in own if one.outcome is not None]
         ties = sum(one.outcome == "tie" for one in settled)
-        rate = numbers.mean(pairwise.wins(own))
+        rate = bounded(numbers.mean(pairwise.wins(own)))
         points = (Point(models.index(a), a, rate, len(settled), len(own)),)
         rows.append(Row(f"{a} against {b}", f"{len(settled)} of {len(own)} turns, {ties} ties", points))
     note = (
@@ -353,7 +353,7 @@ def _named(models: Sequence[str], records: Records, numbers: Numbers) -> list[Le
         ]
         counted = [sum(map(len, values.values())) for values in found]
         points = tuple(
-            Point(series, name, numbers.mean(values), counted=count)
+            Point(series, name, bounded(numbers.mean(values)), counted=count)
             for series, (name, values, count) in enumerate(zip(models, found, counted, strict=True))
         )
         if any(counted):

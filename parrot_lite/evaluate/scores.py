@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from parrot_lite.evaluate.estimates import Numbers, contrast_table, pairs, written
+from parrot_lite.evaluate.estimates import Numbers, across, contrast_table, pairs, written
 from parrot_lite.evaluate.records import Played
 from parrot_lite.evaluate.statistics import Contrast, corrected
 from parrot_lite.recipe import History
 from parrot_lite.table import Table
 from parrot_lite.types import NO_ANSWER, Judgment
 
-CELL = 28  # "10.00 [10.00, 10.00] 128/128"
-ACROSS = 3  # such cells in a row
 CELLS = "Mean, its 95% interval over sessions, and judged turns of all turns asked."
 
 
@@ -107,15 +104,8 @@ def _across(
     numbers: Numbers,
     notes: tuple[str, ...],
 ) -> list[Table]:
-    """Groups of judgments down, models across: as many models a table as fit in its width."""
-    blocks = [models[start : start + ACROSS] for start in range(0, len(models), ACROSS)]
-    tables = []
-    for number, block in enumerate(blocks, 1):
-        rows = tuple((name, *(_cell(model, group, numbers) for model in block)) for name, group in groups.items())
-        head = (what, *("\n".join(textwrap.wrap(model, CELL)) for model in block))
-        part = f", part {number} of {len(blocks)}" if len(blocks) > 1 else ""
-        tables.append(Table(title + part, head, rows, notes if number == len(blocks) else ()))
-    return tables
+    """Groups of judgments down, models across."""
+    return across(title, what, models, list(groups), lambda name, model: _cell(model, groups[name], numbers), notes)
 
 
 def _cell(model: str, group: Sequence[Judgment], numbers: Numbers) -> str:
