@@ -6,25 +6,22 @@ interrupted, or whose calls failed, goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parrot_lite.chat import Chat, all_at_once, inputs_of, lanes, open_chat
+from parrot_lite.chat import all_at_once, inputs_of, lanes, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, judge, pairwise, play, report, written
 from parrot_lite.evaluate.prompts import load_prompts
-from parrot_lite.evaluate.records import Comparison, Played, Question, player
+from parrot_lite.evaluate.records import ANSWERS, COMPARISONS, JUDGMENTS, Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
 from parrot_lite.store import Journal, RunFolder, existing_file, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
-ANSWERS = "answers.jsonl"
-JUDGMENTS = "judgments.jsonl"
-COMPARISONS = "comparisons.jsonl"
 GIVE_UP = 64  # failed verdicts in a row
 
 V = TypeVar("V", Judgment, Comparison)
@@ -102,15 +99,6 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
     return inputs
 
 
-@contextmanager
-def _speaker(spec: ChatSpec, recipe: Recipe, meter: Meter) -> Iterator[Chat]:
-    chat = open_chat(spec, recipe, meter)
-    try:
-        yield chat
-    finally:
-        chat.close()
-
-
 def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     failures: list[str] = []
     seed = derive_seed(recipe.run.seed, "eval", "play")
@@ -125,7 +113,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], mete
             }
             if not any(todo.values()):
                 continue
-            with _speaker(spec, recipe, meter) as chat:
+            with closing(open_chat(spec, recipe, meter)) as chat:
                 for history, sessions in todo.items():
                     done = len(whole[history]) - len(sessions)
                     with progress(f"{player(model, history)} answers", len(whole[history]), done) as bar:
@@ -152,7 +140,10 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
         done = len(journal)
         if done < total:
-            with _speaker(spec.chat, recipe, meter) as chat, progress("verdicts", total, done) as bar:
+            with (
+                closing(open_chat(spec.chat, recipe, meter)) as chat,
+                progress("verdicts", total, done) as bar,
+            ):
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = judge.judge(played, questions, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)
@@ -184,7 +175,10 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
     ) as journal:
         done = len(journal)
         if done < total:
-            with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
+            with (
+                closing(open_chat(spec.chat, recipe, meter)) as chat,
+                progress("comparisons", total, done) as bar,
+            ):
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = pairwise.compare(played, questions, pairs, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)

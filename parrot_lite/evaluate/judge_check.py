@@ -22,7 +22,7 @@ from parrot_lite.evaluate.card import ALTERATIONS, CARD, FOLDER, REPEATS, Item, 
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.evaluation import keep
 from parrot_lite.evaluate.prompts import Prompts, load_prompts
-from parrot_lite.evaluate.records import Played, Question
+from parrot_lite.evaluate.records import ANSWERS, Played, Question
 from parrot_lite.progress import progress
 from parrot_lite.recipe import Judge, Recipe
 from parrot_lite.store import Journal, existing_file, fingerprint, read, require_unchanged, write_atomically
@@ -46,7 +46,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     if name not in recipe.eval.models:
         raise UserError("no such model", name, f"Name one of {', '.join(recipe.eval.models)}")
     check_prices(recipe, [settings.chat])
-    answers = require_unchanged(recipe, "eval") / "answers.jsonl"
+    answers = require_unchanged(recipe, "eval") / ANSWERS
     questions = judge.with_references(bench.load(recipe.eval.bench, recipe.eval.reference_answers), settings)
     played = [one for one in read(answers, Played) if one.model == name]
     seed = derive_seed(recipe.run.seed, "judge-check")

@@ -17,7 +17,17 @@ import torch
 from parrot_lite.chat import adapter_inputs
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import bench, choices, written
-from parrot_lite.evaluate.records import LEFT_OUT, Choice, Likelihood, Played, Question, Written
+from parrot_lite.evaluate.records import (
+    ANSWERS,
+    CHOICES,
+    LEFT_OUT,
+    LIKELIHOODS,
+    Choice,
+    Likelihood,
+    Played,
+    Question,
+    Written,
+)
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm import attention
 from parrot_lite.lm.forest import Row, forests
@@ -62,8 +72,8 @@ def run(recipe: Recipe, folder: RunFolder) -> None:
     number = sum(len(batch.variants) for batch in batches) + sum(len(some) for _, some in pairs)
     local = {name: spec for name, spec in recipe.eval.models.items() if isinstance(spec, Local)}
     with (
-        folder.journal("likelihoods.jsonl", Likelihood, _key) as likelihoods,
-        folder.journal("choices.jsonl", Choice, _choice_key) as chosen,
+        folder.journal(LIKELIHOODS, Likelihood, _key) as likelihoods,
+        folder.journal(CHOICES, Choice, _choice_key) as chosen,
         progress("probe", len(local) * number, len(likelihoods) + len(chosen)) as bar,
     ):
         for name, spec in local.items():
@@ -143,7 +153,7 @@ def _sessions(recipe: Recipe, settings: Probe, folder: RunFolder) -> list[list[V
             folder.counts["probe: same-writer's answers cut at max_tokens"] += not one.ended
     found = list(of_logs(heldout, wrote, settings, seed))
     if settings.bench_from is not None:
-        played = [one for one in read(folder.path / "answers.jsonl", Played) if one.model == settings.bench_from]
+        played = [one for one in read(folder.path / ANSWERS, Played) if one.model == settings.bench_from]
         found += of_bench(played, list(read(folder.path / bench.QUESTIONS, Question)), settings, seed)
     return found
 

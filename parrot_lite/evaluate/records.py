@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from parrot_lite.recipe import History
 from parrot_lite.types import Condition, Dialogue, How, Kind, Lasting, Record, Text, missing_for_now
 
+ANSWERS, JUDGMENTS, COMPARISONS = "answers.jsonl", "judgments.jsonl", "comparisons.jsonl"  # in its folder
+LIKELIHOODS, CHOICES = "likelihoods.jsonl", "choices.jsonl"
 LEFT_OUT = "probe, left out: "  # how the counts of what the probe did not score begin
 AnswerBy = Literal["session", "same-writer", "played"]
 Phenomenon = Literal["anaphora", "ellipsis", "shift", "self-contained"]

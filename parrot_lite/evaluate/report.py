@@ -15,7 +15,19 @@ from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.page import Records
-from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played, Question
+from parrot_lite.evaluate.records import (
+    ANSWERS,
+    CHOICES,
+    COMPARISONS,
+    JUDGMENTS,
+    LEFT_OUT,
+    LIKELIHOODS,
+    Choice,
+    Comparison,
+    Likelihood,
+    Played,
+    Question,
+)
 from parrot_lite.progress import say
 from parrot_lite.recipe import ChatSpec, Gguf, Judge, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
@@ -54,17 +66,17 @@ def _records(recipe: Recipe) -> Records:
     folder = require_unchanged(recipe, "eval")
     settings = recipe.eval
     asked = folder / QUESTIONS  # not there where an older version played
-    probed = folder / "likelihoods.jsonl"  # not there where no model is local
-    chosen = folder / "choices.jsonl"
+    probed = folder / LIKELIHOODS  # not there where no model is local
+    chosen = folder / CHOICES
     pairs = settings.judge is not None and settings.judge.pairs
     return Records(
         models=tuple(settings.models),
         histories=settings.history,
         sources=tuple(_source(spec, recipe) for spec in settings.models.values()),
-        played=tuple(read(folder / "answers.jsonl", Played)),
+        played=tuple(read(folder / ANSWERS, Played)),
         questions=tuple(read(asked, Question)) if asked.exists() else (),
-        judgments=tuple(read(folder / "judgments.jsonl", Judgment)) if settings.judge else (),
-        comparisons=tuple(read(folder / "comparisons.jsonl", Comparison)) if pairs else (),
+        judgments=tuple(read(folder / JUDGMENTS, Judgment)) if settings.judge else (),
+        comparisons=tuple(read(folder / COMPARISONS, Comparison)) if pairs else (),
         likelihoods=tuple(read(probed, Likelihood)) if settings.probe and probed.exists() else (),
         choices=tuple(read(chosen, Choice)) if settings.probe and settings.probe.trees and chosen.exists() else (),
         card=judge_card(recipe) if settings.judge else None,
