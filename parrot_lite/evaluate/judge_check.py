@@ -46,8 +46,13 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     if name not in recipe.eval.models:
         raise UserError("no such model", name, f"Name one of {', '.join(recipe.eval.models)}")
     check_prices(recipe, [settings.chat])
-    answers = require_unchanged(recipe, "eval") / ANSWERS
-    questions = judge.with_references(bench.load(recipe.eval.bench, recipe.eval.reference_answers), settings)
+    made = require_unchanged(recipe, "eval")
+    answers, asked = made / ANSWERS, made / bench.QUESTIONS
+    # As they were asked then; what an older version played kept no questions.
+    kept = (
+        list(read(asked, Question)) if asked.exists() else bench.load(recipe.eval.bench, recipe.eval.reference_answers)
+    )
+    questions = judge.with_references(kept, settings)
     played = [one for one in read(answers, Played) if one.model == name]
     seed = derive_seed(recipe.run.seed, "judge-check")
     drawn = draw(played, questions, items, seed)
@@ -59,9 +64,9 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     folder.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(settings.prompt)
     path = folder / f"verdicts-{_computed_from(recipe, settings, drawn, labelled)}.jsonl"
-    asked = [*_altered(drawn), *_labelled(labelled)]
+    cases = [*_altered(drawn), *_labelled(labelled)]
     with Meter(recipe, folder) as meter, closing(open_chat(settings.chat, recipe, meter)) as chat:
-        _judge(asked, chat, prompts, settings, seed, path)
+        _judge(cases, chat, prompts, settings, seed, path)
     verdicts = list(read(path, Judgment))
     numbers = Numbers(recipe.eval.resamples, derive_seed(recipe.run.seed, "bootstrap"))
     lengths = {(item.question.id, item.turn): len(item.answer.split()) for item in drawn}

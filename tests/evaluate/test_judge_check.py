@@ -88,6 +88,7 @@ def test_a_judge_that_reads_is_fit(
 ) -> None:
     recipe, chat = _recipe(tmp_path, ["[[5]]"]), Reader()
     monkeypatch.setattr(judge_check, "open_chat", lambda *_: chat)
+    (tmp_path / "bench.jsonl").write_text('{"question_id": 0, "category": "stem", "turns": ["Of a later version."]}\n')
     judge_check.run(recipe, ITEMS, None, None)
     asked = (len(ALTERATIONS) + REPEATS - 1) * ITEMS
     assert chat.calls == asked
