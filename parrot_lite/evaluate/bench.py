@@ -66,16 +66,21 @@ def load(bench: str, reference_answers: str | None = None) -> list[Question]:
 
 def answered(questions: Sequence[Question], file: Path) -> list[Question]:
     """The questions, with a file's answers where they have no reference. Raises UserError where it does not hold."""
+    asked = {one.id: one.queries for one in questions}
     found: dict[str, list[str | None]] = {}
     for where, row in _lines(existing_file(file)):
         try:
-            name, texts = forms.answers(row)
+            name, texts, queries = forms.answers(row)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"no answers to a session: {_said(error)}", where, ANSWERS) from None
         if name in found:
             raise UserError(f"session {name} is answered twice", where, "Keep one player's lines")
+        turns = zip(queries, asked.get(name, ()), strict=False)
+        if (other := next((turn for turn, (one, its) in enumerate(turns, 1) if one != its), None)) is not None:
+            fix = "Name answers to this benchmark: its ids alone do not make a session the same"
+            raise UserError(f"session {name} is another one than the benchmark's from turn {other} on", where, fix)
         found[name] = texts
-    if not found.keys() & {one.id for one in questions}:
+    if not found.keys() & asked.keys():
         raise UserError("answers no session of the benchmark", str(file), "Its ids must be the benchmark's")
     filled = []
     for one in questions:

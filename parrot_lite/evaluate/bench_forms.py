@@ -38,8 +38,10 @@ def question(row: Any, category: str) -> Question:
     return _fastchat(row)
 
 
-def answers(row: Any) -> tuple[str, list[str | None]]:
+def answers(row: Any) -> tuple[str, list[str | None], tuple[str, ...]]:
     """A session's id and its answers by turn, from FastChat's answer files, a dialogue, or a session in any form.
+
+    With the queries that they answer; without any where the form tells none.
 
     Raises as ``question`` does.
     """
@@ -47,11 +49,11 @@ def answers(row: Any) -> tuple[str, list[str | None]]:
         turns = row["choices"][0]["turns"] if row["choices"] and isinstance(row["choices"][0], dict) else None
         if not isinstance(turns, list) or not all(isinstance(text, str) for text in turns):
             raise ValueError("'choices' must begin with an object whose 'turns' are strings")
-        return _id(row, "question_id"), [text.strip() or None for text in turns]
+        return _id(row, "question_id"), [text.strip() or None for text in turns], ()
     if isinstance(row, dict) and isinstance(row.get("dialogue"), dict):
         row = row["dialogue"]  # a session that a model has played
     read = question(row, "")
-    return read.id, list(read.references)
+    return read.id, list(read.references), read.queries
 
 
 def _fastchat(row: Mapping[str, Any]) -> Question:

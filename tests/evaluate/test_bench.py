@@ -184,6 +184,9 @@ def test_labels_are_read(tmp_path: Path) -> None:
     assert all(len(question.labels) == 8 for question in load("bundled"))
 
 
+OTHER = {"role": "user", "content": "another question"}
+
+
 def test_reference_answers_in_each_form(tmp_path: Path) -> None:
     rows = [{"question_id": id, "category": "c", "turns": ["a", "b"], "reference": ["A"]} for id in (1, 2, 3, 4)]
     bench = _write(tmp_path / "b.jsonl", *rows)
@@ -201,6 +204,10 @@ def test_reference_answers_in_each_form(tmp_path: Path) -> None:
         ([{"question_id": 9, "choices": [{"turns": ["x"]}]}], "answers no session of the benchmark"),
         ([{"question_id": 1, "choices": [{"turns": [None]}]}], "a.jsonl:1: no answers to a session: 'choices'"),
         ([{"question_id": 1}], "a.jsonl:1: no answers to a session: no 'turns'"),
+        (
+            [{"id": "2", "turns": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}, OTHER]}],
+            "a.jsonl:1: session 2 is another one than the benchmark's from turn 2 on",
+        ),
     ):
         with pytest.raises(UserError) as error:
             load(bench, _write(tmp_path / "a.jsonl", *wrong))
