@@ -316,8 +316,11 @@ def _files(part: Any, key: str) -> Iterator[tuple[str, str]]:
             yield f"{key}.path", path
         case Local(adapter=str(path)) if path not in ADAPTERS:
             yield f"{key}.adapter", path
-        case Judge(prompt=path) if Path(path).suffix:
-            yield f"{key}.prompt", path
+        case Judge(prompt=single, pair_prompt=pair, references=references):
+            prompts = {"prompt": single, **({"pair_prompt": pair} if part.pairs else {})}
+            yield from ((f"{key}.{name}", path) for name, path in prompts.items() if Path(path).suffix)
+            if references is not None:
+                yield f"{key}.references", references
         case Eval(bench=path, reference_answers=answered):
             if path != "bundled" and not path.startswith(HUB):
                 yield f"{key}.bench", path

@@ -381,6 +381,7 @@ LACKING = {
     "collect.benchmarks=['/nosuch']": f"collect.benchmarks = /nosuch: {NONE}",
     "eval.bench=/nosuch": f"eval.bench = /nosuch: {NONE}",
     "eval.judge.prompt=/nosuch.txt": f"eval.judge.prompt = /nosuch.txt: {NONE}",
+    "eval.judge.references=/nosuch.jsonl": f"eval.judge.references = /nosuch.jsonl: {NONE}",
 }
 
 

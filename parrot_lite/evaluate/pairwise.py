@@ -20,11 +20,11 @@ from parrot_lite.evaluate.verdicts import (
     REPAIR_JSON,
     REPAIR_PAIR,
     Call,
-    Choice,
+    PairRating,
     as_they_come,
     dialogue,
     hear,
-    parse_choice,
+    parse_pair_rating,
     parse_preference,
 )
 from parrot_lite.recipe import Decoding, Judge, Server
@@ -94,14 +94,14 @@ def _decoding(spec: Judge) -> Decoding:
         top_p=1.0,
         max_tokens=spec.max_tokens,
         choices=PREFERENCES if spec.verdict == "expected" else (),  # the likeliest of the three
-        json_schema=Choice.model_json_schema() if spec.verdict == "json" else None,
+        json_schema=PairRating.model_json_schema() if spec.verdict == "json" else None,
     )
 
 
 def _case(
     comparison: Comparison, both: tuple[Played, Played], question: Question, prompts: Prompts, name: str, spec: Judge
 ) -> _Case:
-    parse: Callable[[str], Preference | None] = parse_choice if spec.verdict == "json" else parse_preference
+    parse: Callable[[str], Preference | None] = parse_pair_rating if spec.verdict == "json" else parse_preference
     repair = (REPAIR_JSON if spec.verdict == "json" else REPAIR_PAIR).read_text(encoding="utf-8").strip()
 
     def read(reply: Reply) -> Preference | None:

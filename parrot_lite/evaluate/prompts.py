@@ -1,7 +1,8 @@
 """Judge prompts: files that say what a judge reads, and in which form it writes its verdict.
 
 An own prompt is a text file with ``{placeholders}``. Lines between two ``+++`` at its top are TOML: ``verdict``, a
-regular expression whose first group is the score, where that is not ``[[n]]``, and ``scale``, where it is not 1 to 10.
+regular expression whose first group is the score, where that is not ``[[n]]``, ``scale``, where it is not 1 to 10, and
+``repair``, what a judge is told who wrote no score. A prompt of pairs has none.
 The prompt lays the transcript first and the instruction last, so that the prompts of one session's turns share their
 beginning, which a server with a prefix cache need not read again.
 
@@ -60,9 +61,11 @@ class Form:
         3.25
         """
         found = [match[1] for match in self.pattern.finditer(spoken(text))]
-        if not found or not self.low <= float(found[-1]) <= self.high:
+        try:
+            score = float(found[-1])
+        except (IndexError, TypeError, ValueError):  # a pattern of the user's own may take what is no number
             return None
-        return 1 + 9 * (float(found[-1]) - self.low) / (self.high - self.low)
+        return 1 + 9 * (score - self.low) / (self.high - self.low) if self.low <= score <= self.high else None
 
 
 def spoken(text: str) -> str:
@@ -282,6 +285,9 @@ def load_prompts(prompt: str, pair: bool = False) -> Prompts:
 def _prompt(name: str, path: Path, pair: bool) -> Prompt:
     text = path.read_text(encoding="utf-8")
     top = _TOP.match(text)
+    if pair and top is not None:
+        what = "a judge prompt of pairs has no head: its verdict is [[A]], [[B]] or [[C]]"
+        raise UserError(what, str(path), "Take out the lines from +++ to +++")
     form = Form() if top is None else _form(top[1], path)
     text = text[top.end() if top else 0 :].strip()
     names, known = set(_PLACEHOLDER.findall(text)), _PAIR if pair else _SINGLE

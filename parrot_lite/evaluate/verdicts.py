@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parrot_lite.chat import Chat
-from parrot_lite.evaluate.prompts import PROMPTS, Ask, Form, spoken
+from parrot_lite.evaluate.prompts import PROMPTS, Ask, spoken
 from parrot_lite.evaluate.records import Preference
 from parrot_lite.recipe import Decoding
 from parrot_lite.types import NO_VERDICT, Dialogue, Instructed, Lasting, Reply, Turn
@@ -40,22 +40,11 @@ class Rating(_Object):
     score: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # no range: not every server takes one in a schema
 
 
-class Choice(_Object):
+class PairRating(_Object):
     """The object that a judge writes of a pair where ``verdict = "json"``."""
 
     explanation: str
     verdict: Preference
-
-
-def parse(text: str) -> float | None:
-    """The last ``[[n]]`` of a judge's text; None where there is none, or where it lies outside 1 to 10.
-
-    >>> parse("Rating: [[7.5]]")
-    7.5
-    >>> parse("Rating: [[0]]") is None and parse("Rating: 7") is None
-    True
-    """
-    return Form().score(text)
 
 
 def parse_rating(text: str) -> float | None:
@@ -82,10 +71,10 @@ def parse_preference(text: str) -> Preference | None:
     return found[-1] if found else None
 
 
-def parse_choice(text: str) -> Preference | None:
+def parse_pair_rating(text: str) -> Preference | None:
     """The verdict of a JSON object; None where the text is no such object."""
     try:
-        return Choice.model_validate_json(_braced(text)).verdict
+        return PairRating.model_validate_json(_braced(text)).verdict
     except ValidationError:
         return None
 

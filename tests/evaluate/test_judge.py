@@ -18,14 +18,15 @@ from parrot_lite.errors import UserError
 from parrot_lite.evaluate import prompts, verdicts
 from parrot_lite.evaluate.bench import load
 from parrot_lite.evaluate.judge import check, heard, judge, with_references
-from parrot_lite.evaluate.prompts import Heard, OwnPrompts, load_prompts, neutralise
+from parrot_lite.evaluate.prompts import Form, Heard, OwnPrompts, load_prompts, neutralise
 from parrot_lite.evaluate.records import Played, Question
 from parrot_lite.evaluate.scores import scores
 from parrot_lite.evaluate.statistics import mean
-from parrot_lite.evaluate.verdicts import expected, parse
+from parrot_lite.evaluate.verdicts import expected
 from parrot_lite.recipe import Decoding, Judge, Scripted
 from parrot_lite.types import Dialogue, Judgment, Reply, Role
 
+parse = Form().score
 MT_BENCH = Path(__file__).parents[3] / "shared" / "data" / "mt_bench"
 needs_judgments = pytest.mark.skipif(not MT_BENCH.exists(), reason=f"MT-Bench is not at {MT_BENCH}")
 
@@ -339,6 +340,12 @@ def test_the_head_of_a_prompt_says_how_it_is_read(tmp_path: Path) -> None:
         own.write_text(f"+++\n{wrong}\n+++\n{{answer}}", encoding="utf-8")
         with pytest.raises(UserError, match="the head of the judge prompt does not hold"):
             load_prompts(str(own))
+    own.write_text("+++\nverdict = 'Grade: (\\w+)?'\n+++\n{answer}", encoding="utf-8")
+    form = load_prompts(str(own)).single(heard(_played(question), question, 1)).form
+    assert [form.score(text) for text in ("Grade: 7", "Grade: good", "Grade: ", "Grade: nan")] == [7, None, None, None]
+    own.write_text(head + "{transcript_a} {transcript_b}", encoding="utf-8")
+    with pytest.raises(UserError, match="prompt of pairs has no head"):  # it would be read by no one
+        load_prompts(str(own), pair=True)
 
 
 def test_what_a_judge_thinks_is_no_verdict() -> None:
