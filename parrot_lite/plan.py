@@ -636,7 +636,11 @@ def _words(prompt: str) -> float:
     """The tokens of a prompt file of ours, or of the user's own."""
     own = Path(prompt.removeprefix("judge-").removesuffix(".txt"))
     file = own if own.suffix else locate(PROMPTS + prompt)
-    return len(file.read_text(encoding="utf-8").split()) * WORD if file.exists() else 0.0
+    if not file.exists():
+        return 0.0
+    text = file.read_text(encoding="utf-8")
+    prompts = len(text.strip().splitlines()) if file.suffix == ".jsonl" else 1  # FastChat's: one of them is read
+    return len(text.split()) / prompts * WORD
 
 
 def _base(recipe: Recipe) -> str:

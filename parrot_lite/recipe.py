@@ -1,6 +1,7 @@
 """Recipes: one TOML file is one whole experiment, one section a stage, one frozen strict model a section.
 
-``extends = "other.toml"`` starts from another file; ``key=value`` on the command line overrides both. An unknown
+``extends = "other.toml"`` starts from another file, or from several of a list, where the later one overrides the
+earlier, e.g. a judge of ``recipes/judges/``; ``key=value`` on the command line overrides all. An unknown
 key, a wrong type or an out-of-range value stops the run before anything heavy is imported.
 """
 
@@ -115,6 +116,20 @@ class Server(Section):
         ge=0,
         description="of a call that failed on the way; then the reply is 'failed'. Waits double from half a second: "
         "seven outlast a minute in which a server starts again",
+    )
+    continues: bool = Field(
+        default=False,
+        description="it goes on from a last message of the assistant's, as vLLM and llama-server do; with "
+        "verdict = expected a further call then parts [[1]] from [[10]] where the judge's reply does not show it",
+    )
+    schema_as: Literal["json_schema", "json_object"] = Field(
+        default="json_schema",
+        description="how it takes a JSON schema: json_schema as OpenAI, vLLM and llama-server; json_object with the "
+        "schema beside it as llama-cpp-python's server",
+    )
+    body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more fields of every request, e.g. { chat_template_kwargs = { enable_thinking = false } }",
     )
     batch: bool = Field(
         default=False,
@@ -577,7 +592,8 @@ class Judge(Section):
     )
     references: str | None = Field(
         default=None,
-        description="reference answers in place of the benchmark's own: a file of FastChat's reference_answer/",
+        description="what the judge is shown as correct in place of the benchmark's references: a file of FastChat's "
+        "reference_answer/ (MT-Bench as published is judged by GPT-4's answers, not by its own references)",
     )
     max_tokens: Positive = Field(default=512, description="new tokens a verdict may have, what it thinks included")
     verdict: Literal["written", "expected", "json"] = Field(
@@ -872,12 +888,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"not valid TOML: {error}", str(path), "Mend that line") from None
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data
-    if not isinstance(parent, str):
-        raise UserError("'extends' must be a file name in quotes", str(path))
-    return _merge(_read(path.parent / parent, (*seen, path.resolve())), data)
+    parents = data.pop("extends", [])
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError("'extends' must be a file name in quotes, or a list of such", str(path))
+    below: dict[str, Any] = {}
+    for parent in parents:
+        below = _merge(below, _read(path.parent / parent, (*seen, path.resolve())))
+    return _merge(below, data)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

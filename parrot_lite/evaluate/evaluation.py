@@ -143,10 +143,10 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], mete
 
 def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     played = list(read(folder.path / ANSWERS, Played))
-    questions = judge.with_references(questions, spec)
     prompts = load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
     asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    questions = judge.with_references(questions, spec)
     total = sum(len(question.queries) for question in asked) * len(recipe.eval.models)
     failures: list[str] = []
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
@@ -172,10 +172,12 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
     if not spec.pairs:
         return
     played = list(read(folder.path / ANSWERS, Played))
-    questions = judge.with_references(questions, spec)
     prompts = load_prompts(spec.pair_prompt, pair=True)
     seed = derive_seed(recipe.run.seed, "eval", "compare")
-    total = sum(len(question.queries) for question in questions) * len(spec.pairs)
+    asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    total = sum(len(question.queries) for question in asked) * len(spec.pairs)
+    pairs = [(player(a, history), player(b, history)) for history in recipe.eval.history for a, b in spec.pairs]
+    questions = judge.with_references(questions, spec)
     failures: list[str] = []
     with folder.journal(
         COMPARISONS, Comparison, lambda one: (one.model_a, one.model_b, one.dialogue, one.turn)
@@ -184,12 +186,11 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
         if done < total:
             with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
-                groups = pairwise.compare(played, questions, chat, prompts, spec, seed, at_once, journal)
+                groups = pairwise.compare(played, questions, pairs, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)
         folder.counts["comparisons"] = len(journal)
     _stop_where_failed(folder, failures, total, "comparisons")
     sessions = [question.id for question in questions]
-    pairs = list(spec.pairs)
     _put_in_order(
         folder.path / COMPARISONS,
         Comparison,

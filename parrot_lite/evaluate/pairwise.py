@@ -43,6 +43,7 @@ class _Case:
 def compare(
     played: Sequence[Played],
     questions: Sequence[Question],
+    pairs: Sequence[tuple[str, str]],
     chat: Chat,
     prompts: Prompts,
     spec: Judge,
@@ -50,17 +51,19 @@ def compare(
     lanes: tuple[int, int],
     skip: Container[object] = (),
 ) -> Generator[list[Comparison]]:
-    """One Comparison for every turn of every pair of ``spec.pairs``, in groups, each as soon as it is there.
+    """One Comparison for every turn of every pair of players, in groups, each as soon as it is there.
 
-    A turn that one of the two did not answer gets its Comparison without a call. ``skip`` holds the (model_a, model_b,
-    dialogue, turn) that are there already. Where a call failed, both orders are without a verdict and ``again`` tells
-    whether to make them again. ``lanes``: see ``judge``.
+    A session that was not played is left out. A turn that one of the two did not answer gets its Comparison without a
+    call. ``skip`` holds the (model_a, model_b, dialogue, turn) that are there already. Where a call failed, both orders
+    are without a verdict and ``again`` tells whether to make them again. ``lanes``: see ``judge``.
     """
     sessions = {(one.model, one.dialogue.id): one for one in played}
     cases: list[_Case] = []
     unanswered: list[Comparison] = []
     for question in questions:
-        for a, b in spec.pairs:
+        for a, b in pairs:
+            if (a, question.id) not in sessions:  # it has no reference history
+                continue
             both = sessions[a, question.id], sessions[b, question.id]
             for turn in range(1, len(question.queries) + 1):
                 if (a, b, question.id, turn) in skip:

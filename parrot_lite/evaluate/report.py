@@ -10,17 +10,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, entities, pairwise, repetition, scores
+from parrot_lite.evaluate import context_use, entities, families, pairwise, repetition, scores
 from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
 from parrot_lite.evaluate.records import LEFT_OUT, Choice, Comparison, Likelihood, Played, Question, player
-from parrot_lite.recipe import ChatSpec, Gguf, Local, Recipe, Scripted, Server
+from parrot_lite.recipe import ChatSpec, Gguf, Judge, Local, Recipe, Scripted, Server
 from parrot_lite.store import read, require_unchanged, write_atomically
 from parrot_lite.table import Report, Table
 from parrot_lite.types import Judgment, derive_seed
 
-VERDICT = {"written": "", "expected": ": expected score"}
+VERDICT = {"written": "", "expected": ": expected score", "json": ": in JSON"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
 
@@ -61,7 +61,7 @@ def build(recipe: Recipe) -> Report:
             ("model" if len(models) == 1 else f"model {index}", _named(recipe, name))
             for index, name in enumerate(models, 1)
         ),
-        ("judge", (", ".join(judges) + VERDICT[recipe.eval.judge.verdict]) if recipe.eval.judge and judges else "none"),
+        ("judge", _judge(judges, recipe.eval.judge, judgments)),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
         ("seed", str(recipe.run.seed)),
@@ -91,7 +91,11 @@ def build(recipe: Recipe) -> Report:
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),
-        warnings=(*([card.red_line] if card and card.red_line else []), *_warnings(recipe, judges)),
+        warnings=(
+            *([card.red_line] if card and card.red_line else []),
+            *_warnings(recipe, judges),
+            *_relatives(recipe),
+        ),
         tables=tuple(tables),
     )
 
@@ -100,6 +104,23 @@ def _left_out(folder: Path) -> dict[str, int]:
     """What the probe left out, by reason."""
     counts = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("counts", {})
     return {name.removeprefix(LEFT_OUT): count for name, count in counts.items() if name.startswith(LEFT_OUT)}
+
+
+def _judge(names: Sequence[str], spec: Judge | None, judgments: Sequence[Judgment]) -> str:
+    if spec is None or not names:
+        return "none"
+    return ", ".join(names) + VERDICT[spec.verdict] + _covered(judgments)
+
+
+def _covered(judgments: Sequence[Judgment]) -> str:
+    """How much of a server's probability the expected scores come from; empty where all could be read.
+
+    >>> verdict = {"model": "m", "dialogue": "d", "category": "c", "turn": 1, "judge": "j", "score": 5.0}
+    >>> _covered([Judgment(**verdict, covered=0.98), Judgment(**verdict, covered=0.92)])
+    ' (from 95.0% of its probability, at least 92.0%)'
+    """
+    found = [one.covered for one in judgments if one.covered is not None]
+    return f" (from {sum(found) / len(found):.1%} of its probability, at least {min(found):.1%})" if found else ""
 
 
 def _source(spec: ChatSpec, recipe: Recipe) -> str:
@@ -133,6 +154,23 @@ def size(name: str) -> str | None:
 def parameters(size: str) -> float:
     """What ``size`` told, as a number."""
     return float(size[:-1]) * (1e9 if size[-1] in "Bb" else 1e6)
+
+
+def _relatives(recipe: Recipe) -> list[str]:
+    """Warnings of a judge that is a relative of what it judges, or of who wrote what that was trained on."""
+    if recipe.eval.judge is None:
+        return []
+    models = recipe.eval.models
+    wrote: dict[str, ChatSpec] = {}
+    if any(isinstance(spec, Local) and spec.adapter for spec in models.values()):
+        if "collect" in (*recipe.sft.data, *recipe.negatives.data):
+            wrote["collect.answerer"] = recipe.collect.answerer
+        wrote["negatives.writer"] = recipe.negatives.writer
+    return families.warnings(
+        _source(recipe.eval.judge.chat, recipe),
+        {name: _source(spec, recipe) for name, spec in models.items()},
+        {place: _source(spec, recipe) for place, spec in wrote.items()},
+    )
 
 
 def _warnings(recipe: Recipe, judges: Sequence[str]) -> list[str]:

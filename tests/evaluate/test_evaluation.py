@@ -146,11 +146,18 @@ def test_every_history_is_played_judged_and_told_apart(tmp_path: Path, capsys: p
     ]
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
+    keys: dict[str, object] = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
     recipe = _recipe(tmp_path)
+    assert recipe.eval.judge is not None
+    keys["judge"] = recipe.eval.judge.model_copy(update={"pairs": (("sft", "base"),)})
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=keys)})
     evaluation.run(recipe)
     folder = recipe.folder("eval")
+    compared = [(one.model_a, one.model_b, one.dialogue) for one in read(folder / "comparisons.jsonl", Comparison)]
+    modes = {"": "abc", " (reference history)": "ab", " (history hidden)": "abc"}
+    assert sorted(compared) == sorted(
+        (f"sft{mode}", f"base{mode}", id) for mode, ids in modes.items() for id in ids for _ in (1, 2)
+    )
     played = {(one.model, one.dialogue.id): one for one in read(folder / "answers.jsonl", Played)}
     names = [f"{model}{mode}" for model in ("base", "sft", "capo") for mode in ("", " (history hidden)")]
     wanted = {(name, id) for name in names for id in "abc"}
@@ -204,6 +211,12 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     assert {key: scores[key] for key in kept} == kept
     assert {one.score for key, one in scores.items() if key not in kept} == {9.0}
     assert " 64/64 judged" in capsys.readouterr().out
+
+
+def test_a_judge_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, judge=[None])
+    with pytest.raises(UserError, match="64 of 192 verdicts failed"):
+        evaluation.run(recipe)
 
 
 def test_failed_answers_stop_the_stage_before_judging(tmp_path: Path) -> None:
