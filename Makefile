@@ -62,10 +62,10 @@ train-sft: collect ## train Parrot-Chat on the collected sessions
 train-capo: negatives train-sft ## continue Parrot-Chat with CaPO against the negatives
 	@$(PARROT) train-capo $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
-eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table
+eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table and report.html
 	@$(PARROT) eval $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
-report: $(STAMP) ## print the tables again and write table.md
+report: $(STAMP) ## print the tables again and write table.md and report.html, the page with all transcripts
 	@$(PARROT) report $(RECIPE) $(SET)
 
 plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens, cost, steps, hours

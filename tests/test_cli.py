@@ -17,16 +17,8 @@ DEMO = "recipes/demo.toml"
 BUNDLED = "parrot_lite/data/sessions.jsonl"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 LOOKING = [
-    "report",
-    "show",
-    "plan",
-    "stats",
-    "asker-report",
-    "judge-check",
-    "context-check",
-    "overlap",
-    "bench-check",
-    "export-data",
+    *("report", "show", "plan", "stats", "asker-report", "judge-check"),
+    *("context-check", "overlap", "bench-check", "export-data"),
 ]
 HEAVY = (
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp"),

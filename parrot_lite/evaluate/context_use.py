@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import NamedTuple, get_args
 
 from parrot_lite.evaluate.estimates import Numbers, baselines, contrast_table, share, written
 from parrot_lite.evaluate.records import AnswerBy, Choice, Likelihood, Phenomenon
@@ -21,6 +21,16 @@ Cell = tuple[float, int]  # nats and tokens
 Cells = Mapping[tuple[str, int], Mapping[Condition, Cell]]  # (session, turn) -> condition -> likelihood
 Measure = Callable[[Cells], Values]
 Wants = Callable[[Likelihood], bool]
+
+
+class Pair(NamedTuple):
+    """Two models compared by a measure at one kind of turn."""
+
+    measure: str
+    kind: str  # dependent, self-contained or apart
+    model: str
+    base: str
+
 
 CELL = 28  # "-0.123 [-0.123, -0.123] 128"
 ACROSS = 3  # such cells in a row
@@ -136,7 +146,7 @@ def _context_use(
     shown = [name for name, spoiled in SPOILED.items() if spoiled in conditions]
     of = OF[answer]
     found = [_levels(f"Context use {of}", shown, models, likelihoods, numbers)]
-    primary = [(name, "dependent") for name in shown if name in PRIMARY]
+    primary = _primary(conditions)
     others = [(name, "dependent") for name in shown if name not in PRIMARY]
     others += [(name, kind) for name in shown if name in PRIMARY for kind in ("self-contained", "apart")]
     found += _differences(
@@ -150,6 +160,19 @@ def _context_use(
         if labelled := _phenomena(likelihoods):
             found += _across(f"{name} {of} by phenomenon", "Label", labelled, name, models, likelihoods, numbers)
     return found
+
+
+def primary(
+    answer: AnswerBy, models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers
+) -> dict[Pair, Contrast]:
+    """The contrasts of the primary measures at context-dependent turns, corrected as one family."""
+    own = [one for one in likelihoods if one.answer == answer and one.turn > 1]
+    shown = _primary({one.condition for one in own})
+    return {pair: one for pair, (one, _) in _compared(shown, models, own, numbers).items()}
+
+
+def _primary(conditions: Set[Condition]) -> list[tuple[str, str]]:
+    return [(name, "dependent") for name in PRIMARY if SPOILED[name] in conditions]
 
 
 def _levels(
@@ -182,10 +205,25 @@ def _differences(
     numbers: Numbers,
     effect: float,
 ) -> list[Table]:
-    """One family of contrasts: measures at context-dependent or self-contained turns, or how far these are apart."""
+    """One family of contrasts as a table."""
+    made = _compared(shown, models, likelihoods, numbers)
+    rows = {
+        f"{pair.measure}{'' if pair.kind == 'dependent' else f', {pair.kind}'}: {pair.model} minus {pair.base}": one
+        for pair, one in made.items()
+    }
+    return [contrast_table(title, rows, UNIT, ".3f", effect)] if rows else []
+
+
+def _compared(
+    shown: Sequence[tuple[str, str]], models: Sequence[str], likelihoods: Sequence[Likelihood], numbers: Numbers
+) -> dict[Pair, tuple[Contrast, str]]:
+    """One family of contrasts: measures at context-dependent or self-contained turns, or how far these are apart.
+
+    Each with its turns in words.
+    """
     measured = [model for model in models if any(one.model == model for one in likelihoods)]
-    made: dict[str, Contrast] = {}
-    coverage: dict[str, str] = {}
+    made: dict[Pair, Contrast] = {}
+    coverage: dict[Pair, str] = {}
     for name, kind in shown:
         for model in measured:
             for base in baselines(model, measured):
@@ -199,11 +237,10 @@ def _differences(
                 else:
                     contrast = numbers.contrast(*values[kind == "self-contained"])
                 if contrast is not None:
-                    label = f"{name}{'' if kind == 'dependent' else f', {kind}'}: {model} minus {base}"
-                    made[label] = contrast
-                    coverage[label] = " + ".join(str(len(mine)) for mine, _ in used)
-    rows = {label: (one, coverage[label]) for label, one in corrected(made).items()}
-    return [contrast_table(title, rows, UNIT, ".3f", effect)] if rows else []
+                    pair = Pair(name, kind, model, base)
+                    made[pair] = contrast
+                    coverage[pair] = " + ".join(str(len(mine)) for mine, _ in used)
+    return {pair: (one, coverage[pair]) for pair, one in corrected(made).items()}
 
 
 def _shared(

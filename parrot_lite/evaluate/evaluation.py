@@ -62,7 +62,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
                 probe.run(recipe, folder)
-    report.show(recipe)
+    report.run(recipe)
 
 
 def _speakers(settings: Eval) -> list[ChatSpec]:

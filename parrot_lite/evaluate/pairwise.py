@@ -14,7 +14,7 @@ from parrot_lite.chat import Chat
 from parrot_lite.evaluate.estimates import Numbers, share
 from parrot_lite.evaluate.judge import heard
 from parrot_lite.evaluate.prompts import Prompts
-from parrot_lite.evaluate.records import Comparison, Played, Preference, Question
+from parrot_lite.evaluate.records import Comparison, Outcome, Played, Preference, Question
 from parrot_lite.evaluate.verdicts import (
     PREFERENCES,
     REPAIR_JSON,
@@ -143,15 +143,12 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
     for a, b in dict.fromkeys((one.model_a, one.model_b) for one in comparisons):
         own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
         settled = [one for one in own if one.outcome is not None]
-        values: dict[str, dict[int, float]] = {}
-        for one in settled:
-            values.setdefault(one.dialogue, {})[one.turn] = POINTS[one.outcome or "tie"]
         counts = [sum(one.outcome == outcome for one in settled) for outcome in ("a", "tie", "b")]
         shares = " / ".join(_share(count, len(settled)) for count in counts)
         bias = _share(sum(not one.consistent for one in settled), len(settled))
         places = [one.place for one in settled]
         leaning = f"{places.count('first')} first, {places.count('second')} second"
-        rate = share(numbers.mean(values), ".3f")
+        rate = share(numbers.mean(wins(own)), ".3f")
         rows.append((f"{a} against {b}", rate, shares, f"{bias}\n{leaning}", f"{len(settled)}/{len(own)}"))
     return Table(
         "Answers compared in both orders",
@@ -166,7 +163,16 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
     )
 
 
-POINTS: Mapping[str, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+POINTS: Mapping[Outcome, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+
+def wins(comparisons: Sequence[Comparison]) -> dict[str, dict[int, float]]:
+    """Session -> turn -> 1 where ``model_a`` wins, 0.5 for a tie, 0 where it loses, of one pair's settled turns."""
+    found: dict[str, dict[int, float]] = {}
+    for one in comparisons:
+        if one.outcome is not None:
+            found.setdefault(one.dialogue, {})[one.turn] = POINTS[one.outcome]
+    return found
 
 
 def _share(count: int, total: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from markupsafe import escape
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import estimates, report
@@ -330,8 +331,10 @@ def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixt
     likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swapped=20, withheld=18)
     _finish(recipe, judgments, likelihoods)
     run(recipe)
-    screen = capsys.readouterr().out
+    screen, messages = capsys.readouterr()
+    assert f"{recipe.folder('report') / 'report.html'}" in messages.replace("\n", "")
     markdown = (recipe.folder("report") / "table.md").read_text(encoding="utf-8")
+    html = (recipe.folder("report") / "report.html").read_text(encoding="utf-8")
     assert max(map(len, screen.splitlines())) <= 100
     assert "are missing" not in screen
     for table in build(recipe).tables:
@@ -339,9 +342,11 @@ def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixt
             for cell in row:
                 assert all(line in screen for line in cell.split("\n")), cell
                 assert cell.strip().replace("\n", "<br>") in markdown
+                assert escape(cell.strip()) in html
     for text in ("5.00 [5.00, 5.00]", "16/16 judged", "j-135M@single", "a 135M judge proves the path, not the result"):
         assert text in screen
         assert text in markdown
+        assert text in html
 
 
 def test_markdown_cells_are_escaped() -> None:
