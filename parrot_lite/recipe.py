@@ -612,6 +612,14 @@ class Judge(Section):
         description="of the comparisons, as prompt: pair, or with verdict = expected pair-only, with json pair-json",
     )
 
+    @model_validator(mode="after")
+    def _chat_can(self) -> Self:
+        if self.verdict == "json" and isinstance(self.chat, Local):
+            raise ValueError("verdict = json needs a server or a gguf speaker as chat. Set it, or verdict = expected")
+        if self.verdict == "expected" and isinstance(self.chat, Server) and self.chat.batch:
+            raise ValueError("verdict = expected cannot be asked for in a batch. Set chat.batch = false, or written")
+        return self
+
 
 class Probe(Section):
     """Likelihood of fixed answers under their true history and under spoiled ones, on held-out sessions."""

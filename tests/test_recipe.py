@@ -250,6 +250,14 @@ def test_refusals_name_file_key_and_way_out(override, what, hint):
     assert hint in message
 
 
+def test_a_judge_that_cannot_give_such_verdicts_is_refused_at_once():
+    local = 'eval.judge.chat={kind="local"}'
+    assert "verdict = json needs a server" in refusal(DEMO, local, "eval.judge.verdict=json")
+    batch = 'eval.judge.chat={kind="server", base_url="http://127.0.0.1:1/v1", model="m", batch=true}'
+    assert "cannot be asked for in a batch" in refusal(DEMO, batch, "eval.judge.verdict=expected")
+    assert load(DEMO, [local, "eval.judge.verdict=expected"]).eval.judge.verdict == "expected"
+
+
 def test_the_same_refusals_come_from_a_file(tmp_path):
     path = child(tmp_path, "[capo]\nbta = 0.2\n")
     assert refusal(path) == f"{path}: unknown key 'capo.bta'. Did you mean 'capo.beta'?"
