@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parrot_lite.evaluate.estimates import probability
-from parrot_lite.evaluate.statistics import ALPHA, Contrast
+from parrot_lite.evaluate.statistics import ALPHA, FEWEST, Contrast
 
 State = Literal["shown", "in doubt", "not shown", "not tested"]  # in doubt: shown, but there is a caveat
 
@@ -56,7 +56,7 @@ def conclude(model: str, other: str, contrast: Contrast, scale: Scale, family: i
         state: State = "in doubt" if scale.caveat else "shown"
         return Conclusion(model, other, state, f"{text}{'; ' + scale.caveat if scale.caveat else ''}.")
     text = f"no difference was shown: {found}"
-    few = 2 / 2**one.sessions > ALPHA
+    few = one.sessions < FEWEST
     if few:
         text += f", and {one.sessions} sessions can show none, however large"
     elif contrast.p is not None and contrast.p < ALPHA:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from parrot_lite.evaluate import statistics
 from parrot_lite.evaluate.records import player
-from parrot_lite.evaluate.statistics import Contrast, Estimate, Values
+from parrot_lite.evaluate.statistics import FEWEST, Contrast, Estimate, Values
 from parrot_lite.recipe import History
 from parrot_lite.table import Table
 
@@ -156,8 +156,8 @@ def contrast_table(
             written(one.difference, f"+{form}"),
             probability(one.p),
             probability(one.adjusted),
-            _number(one.difference.detectable, form),
-            _number(one.difference.needed(effect), ",d"),
+            _number(one.difference.detectable if one.difference.sessions >= FEWEST else None, form),
+            _number((needed := one.difference.needed(effect)) and max(needed, FEWEST), ",d"),
             coverage,
         )
         for label, (one, coverage) in rows.items()
@@ -181,7 +181,7 @@ def _contrast_notes(shown: Sequence[Contrast], unit: str, effect: float) -> list
         f"{effect:g}: how many like these the next evaluation needs to show a true difference of {effect:g} "
         f"{unit.lower()} in 80%; a plan, no verdict on this one.",
     ]
-    few = [one.difference.sessions for one in tested if 2 / 2**one.difference.sessions > statistics.ALPHA]
+    few = [one.difference.sessions for one in tested if one.difference.sessions < FEWEST]
     if few:
         notes.append(
             f"{min(few)} sessions cannot show anything: exchanging models in them never gives p below "

@@ -39,6 +39,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 ALPHA = 0.05  # two-sided
 POWER = 0.80
+FEWEST = 6  # sessions that can give ``sign_flip`` a p below 0.05: 2 / 2^6 is, 2 / 2^5 is not
 EXACT = 12  # sessions up to which all exchanges are enumerated
 MOST = 1_000_000  # sessions beyond which no plan is made
 ROUNDING = 1e-9  # relative; a spread below it is that of floating point

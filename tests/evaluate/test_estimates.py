@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from parrot_lite.evaluate.estimates import across, bounded
-from parrot_lite.evaluate.statistics import Estimate
+import numpy as np
+
+from parrot_lite.evaluate.estimates import Numbers, across, bounded, contrast_table
+from parrot_lite.evaluate.statistics import ALPHA, FEWEST, Estimate, sign_flip
 
 
 def test_more_models_than_fit_stand_in_several_tables() -> None:
@@ -25,3 +27,15 @@ def test_a_share_lies_between_nothing_and_all() -> None:
     assert (found.mean, found.low, found.high) == (0.9, 0.7, 1.0)
     alone = Estimate(0.9, None, None, 1, 8)
     assert (bounded(alone), bounded(None)) == (alone, None)
+
+
+def test_no_plan_asks_for_so_few_sessions_that_the_test_shows_nothing() -> None:
+    """The formulas are of a t test; p is of exchanging models in whole sessions, which needs six."""
+    assert sign_flip(np.ones(FEWEST - 1), 1, 0) > ALPHA > sign_flip(np.ones(FEWEST), 1, 0)
+    for sessions, shown in ((FEWEST - 1, "-"), (FEWEST, "0")):
+        values = {str(at): {1: 1.0 + at % 2 / 10} for at in range(sessions)}
+        made = Numbers(100, 0).contrast(values, {session: {1: 0.0} for session in values})
+        assert made is not None
+        (row,) = contrast_table("T", {"a minus b": (made, "1")}, "Points", ".2f", 5.0).rows
+        assert row[4].startswith(shown)
+        assert row[5] == str(FEWEST)  # of that t test, 2
