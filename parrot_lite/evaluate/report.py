@@ -119,6 +119,10 @@ def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
     card = records.card
     if card is not None:
         tables.append(card.table())
+    elif judges:
+        facts.append(
+            ("judge card", "none of this evaluation: parrot judge-check tells whether the judge can be trusted")
+        )
     return Report(
         title=f"Evaluation of {recipe.name}",
         facts=tuple(facts),

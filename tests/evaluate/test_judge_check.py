@@ -115,10 +115,12 @@ def test_a_judge_that_does_not_read_gets_a_red_line_in_the_report(
 ) -> None:
     recipe = _recipe(tmp_path, ["Good. [[7]]"])
     assert not any("not fit" in line for line in build(recipe).warnings)
+    assert "judge card" in dict(build(recipe).facts)  # which says that there is none
     judge_check.run(recipe, ITEMS, None, None)
     assert "scripted@single is not fit for this comparison" in " ".join(capsys.readouterr().out.split())
     report = build(recipe)
     assert [line for line in report.warnings if line.startswith("scripted@single is not fit")]
+    assert "judge card" not in dict(report.facts)
     assert any(table.title == "Judge card of scripted@single" for table in report.tables)
     with (tmp_path / "judge.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps("Bad. [[2]]") + "\n")
