@@ -87,6 +87,14 @@ def test_few_sessions_and_no_spread_say_so() -> None:
     assert "nothing is tested" in conclude("b", "a", alike, SCALE, 1).text
 
 
+def test_conclusions_of_context_use_name_the_family_that_corrected_them() -> None:
+    page = view(evaluation(benchmark(8)), REPORT, NUMBERS)
+    swap, last = page.results[1:]
+    told = [one.text for result in (swap, last) for one in result.conclusions]
+    assert len(told) == 6  # three pairs of models by two measures
+    assert all("corrected for 6 comparisons" in text for text in told)
+
+
 def test_a_judge_that_failed_its_card_leaves_every_finding_in_doubt() -> None:
     records = evaluation(benchmark(16), (0.0, 2.0, 4.0), heldout=12)
     fit, unfit = (view(replace(records, card=card(fit=good)), REPORT, NUMBERS) for good in (True, False))

@@ -76,6 +76,17 @@ def test_own_answers_and_fastchats_temperatures() -> None:
     assert {(decoding.top_p, decoding.max_tokens) for _, decoding in chat.calls} == {(1.0, 32)}
 
 
+def test_its_own_answers_are_its_history_whatever_references_there_are() -> None:
+    chat = Speaker(lambda dialogue: f"answer {len(dialogue.queries)}")
+    (played,) = play("m", chat, ONE, [_question(references=("r1", "r2", "r3"))], 32, 0)
+    assert [_said(dialogue) for dialogue in chat.heard] == [
+        ["q asks 1"],
+        ["q asks 1", "answer 1", "q asks 2"],
+        ["q asks 1", "answer 1", "q asks 2", "answer 2", "q asks 3"],
+    ]
+    assert played.dialogue.answers == ("answer 1", "answer 2", "answer 3")
+
+
 def test_a_batch_is_filled_up_as_sessions_end() -> None:
     questions = [_question(id, "math", turns) for id, turns in (("a", 3), ("b", 1), ("c", 2), ("d", 1))]
     chat = Speaker(_echo)
