@@ -206,6 +206,13 @@ def test_agreement_by_hand() -> None:
     assert rows["distance from the label"] == "2.60"
 
 
+def test_answers_to_two_queries_of_one_session_are_no_pair() -> None:
+    early = _labelled("1", 2)
+    more = (Turn(role="user", content="q2"), Turn(role="assistant", content="a2"))
+    later = early.model_copy(update={"turns": (*early.turns, *more), "score": 8.0})
+    assert dict(table("j", [early, later], [9.0, 1.0]).rows)["same order of two answers to one query"] == "-"
+
+
 def test_a_label_belongs_to_an_answer() -> None:
     with pytest.raises(ValueError, match="must end with the answer"):
         Labelled(id="1", category="math", turns=(Turn(role="user", content="q"),), score=3)

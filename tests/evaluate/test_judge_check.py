@@ -29,9 +29,11 @@ class Reader:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.seeds: set[int] = set()
 
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
         self.calls += len(dialogues)
+        self.seeds.add(seed)
         return [Reply(text=f"[[{self._score(one.turns[0].content)}]]", stop="end") for one in dialogues]
 
     def _score(self, prompt: str) -> int:
@@ -92,6 +94,7 @@ def test_a_judge_that_reads_is_fit(
     judge_check.run(recipe, ITEMS, None, None)
     asked = (len(ALTERATIONS) + REPEATS - 1) * ITEMS
     assert chat.calls == asked
+    assert len(chat.seeds) == REPEATS  # a judge that draws says something else when it is asked again
     card = kept(recipe)
     assert card is not None
     assert (card.judge, card.items, card.sessions) == ("reader@single", ITEMS, SESSIONS)

@@ -325,7 +325,9 @@ def test_forced_choice_scores_as_rows_of_their_own(tmp_path: Path, base: Path) -
         )
         for turn, kind, text, chosen in texts
     )
-    trees = [SessionTree(dialogue=one, branches=branches) for one in heldout[:2]]
+    # A pair that is trained under a context of its own is chosen under the true history as well.
+    apart = (*branches[:2], branches[2].model_copy(update={"context": heldout[3].turns[:1]}))
+    trees = [SessionTree(dialogue=one, branches=some) for one, some in zip(heldout, (branches, apart), strict=False)]
     other = trees[0].model_copy(update={"dialogue": trees[0].dialogue.model_copy(update={"id": "of training"})})
     file = write(tmp_path / "trees.jsonl", [*trees, other])
     made = recipe(tmp_path, base, "eval.probe.sessions=2", f"eval.probe.trees={file}")

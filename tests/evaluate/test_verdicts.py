@@ -66,6 +66,7 @@ def test_a_refusal_ends_the_work() -> None:
     with pytest.raises(UserError, match="refuses the key"):
         list(as_they_come(work, range(100), (2, 1), chat))
     assert len(begun) <= 4  # those that were begun before
+    assert ended.is_set()  # or each would wait through its retries
 
 
 def test_a_reader_that_has_enough_ends_the_work() -> None:
@@ -80,4 +81,5 @@ def test_a_reader_that_has_enough_ends_the_work() -> None:
     going = as_they_come(work, range(100), (2, 1), chat)
     next(going)
     going.close()
+    assert closing.is_set()
     assert len(begun) <= 5
