@@ -141,6 +141,8 @@ def _context_use(
 ) -> list[Table]:
     conditions = {one.condition for one in likelihoods}
     shown = [name for name, spoiled in SPOILED.items() if spoiled in conditions]
+    if not shown:  # the true history alone: the costs are all there is
+        return []
     of = OF[answer]
     found = [_levels(f"Context use {of}", shown, models, likelihoods, numbers)]
     primary = _primary(conditions)

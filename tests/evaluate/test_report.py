@@ -245,6 +245,12 @@ def test_context_use_by_hand(recipe: Recipe) -> None:
     )
 
 
+def test_the_true_history_alone_has_costs_and_no_context_use(recipe: Recipe) -> None:
+    _finish(recipe, [], _likelihoods("base", "s1", 2, None, true=10) + _likelihoods("base", "s2", 2, None, true=12))
+    titles = [title for title in _tables(recipe) if "Context use" in title or "NLL" in title]
+    assert titles == ["NLL under the true history"]
+
+
 def test_all_below_the_guard_is_said(recipe: Recipe) -> None:
     records = [
         record
