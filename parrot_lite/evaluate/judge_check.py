@@ -37,7 +37,8 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     """Print the card, and write it as ``card.md`` and ``card.json`` to ``<recipe>/judge-check/``.
 
     ``model`` is whose answers are taken (None = the first), ``labels`` a file of ``LabelledAnswer`` lines. Raises
-    UserError where the recipe has no judge, its evaluation is not finished, calls failed, or there is nothing to check on.
+    UserError where the recipe has no judge, its evaluation is not finished, calls failed, or there is nothing to check
+    on.
     """
     settings = recipe.eval.judge
     if settings is None:
