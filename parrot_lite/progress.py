@@ -27,7 +27,14 @@ class Bar:
         self.title, self.total, self.count = title, total, done
         self._rich = rich
         self._task = rich.add_task(title, total=total, completed=done, note="") if rich else None
-        self._start, self._start_count, self._last = time.monotonic(), done, 0.0
+        self._start, self._start_count = time.monotonic(), done
+        self._last = 0.0
+
+    def announce(self) -> None:
+        """In plain lines, say what begins: for work whose first piece may take minutes."""
+        if self._rich is None and self.count < self.total:
+            self._last = time.monotonic()
+            print(f"{self.title}: {self.count}/{self.total}", file=sys.stderr, flush=True)
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """``by`` more are done; ``note`` says how it goes (a loss, a count of failures)."""

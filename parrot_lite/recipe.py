@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from parrot_lite.errors import UserError
 from parrot_lite.types import KINDS, Condition, How, Kind
@@ -581,13 +590,24 @@ class Capo(Training):
         return self
 
 
+PROMPT = {"written": "single", "expected": "score", "json": "json"}  # by verdict
+PAIR_PROMPT = {"written": "pair", "expected": "pair-only", "json": "pair-json"}
+
+
 class Judge(Section):
     """Who gives verdicts, and with which prompt file."""
 
     chat: ChatSpec = Field(description="who judges; preferably none of the models that are compared")
+    verdict: Literal["written", "expected", "json"] = Field(
+        default="written",
+        description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
+        "that the judge gives to [[1]] ... [[10]] as its whole reply, for judges too small to follow a form; json = an "
+        "object that its decoding is held to (server and gguf)",
+    )
     prompt: str = Field(
-        default="single",
-        description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file; a .jsonl file is FastChat's "
+        default_factory=lambda data: PROMPT[data.get("verdict", "written")],
+        description="a prompt of parrot_lite/data/prompts/judge-*.txt, or a file; default = single, with verdict = "
+        "expected score, with json json. A .jsonl file is FastChat's "
         "judge_prompts.jsonl, whose prompts are chosen by turn and category as FastChat does",
     )
     references: str | None = Field(
@@ -596,20 +616,15 @@ class Judge(Section):
         "reference_answer/ (MT-Bench as published is judged by GPT-4's answers, not by its own references)",
     )
     max_tokens: Positive = Field(default=512, description="new tokens a verdict may have, what it thinks included")
-    verdict: Literal["written", "expected", "json"] = Field(
-        default="written",
-        description="written = the last [[n]] of the judge's text; expected = the mean of 1-10 over the probabilities "
-        "that the judge gives to [[1]] ... [[10]] as its whole reply, for judges too small to follow a form (prompt = "
-        "score); json = an object that its decoding is held to (prompt = json; server and gguf)",
-    )
     pairs: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=2)], ...] = Field(
         default=(),
         description="pairs of eval.models whose answers are compared as well, over each history, turn by turn and in "
         'both orders, e.g. [["capo", "sft"]]: two calls a turn and pair',
     )
     pair_prompt: str = Field(
-        default="pair",
-        description="of the comparisons, as prompt: pair, or with verdict = expected pair-only, with json pair-json",
+        default_factory=lambda data: PAIR_PROMPT[data.get("verdict", "written")],
+        description="of the comparisons, as prompt; default = pair, with verdict = expected pair-only, with json "
+        "pair-json",
     )
 
     @model_validator(mode="after")
@@ -687,6 +702,11 @@ class Probe(Section):
         return self
 
 
+def _without_none(models: Any) -> Any:
+    """Without those that a recipe took out of the one that it extends."""
+    return {name: spec for name, spec in models.items() if spec is not None} if isinstance(models, dict) else models
+
+
 class Eval(Section):
     """An n-turn benchmark played, judged turn by turn, and the judge-free probe."""
 
@@ -710,10 +730,15 @@ class Eval(Section):
     sessions: Positive | None = Field(
         default=None, description="benchmark sessions, spread over categories; none = all"
     )
-    models: dict[str, ChatSpec] = Field(min_length=1, description="what the table compares, by name")
+    models: Annotated[dict[str, ChatSpec], BeforeValidator(_without_none)] = Field(
+        min_length=1,
+        description='what the table compares, by name; models.capo = "none" takes one out that an extended recipe has',
+    )
     judge: Judge | None = Field(default=None, description="who gives verdicts; none = answers are only played")
     max_tokens: Positive = Field(default=1024, description="new tokens an answer may have")
-    probe: Probe | None = Field(default=None, description="needs local models")
+    probe: Probe | None = Field(
+        default=None, description='scores the local models; probe = "none" takes out that of an extended recipe'
+    )
     effect: float = Field(
         default=0.2,
         gt=0,
@@ -729,7 +754,11 @@ class Eval(Section):
         pairs = self.judge.pairs if self.judge else ()
         for pair in pairs:
             if pair[0] == pair[1] or any(name not in self.models for name in pair):
-                fix = f"Name two of {', '.join(self.models)}"
+                fix = (
+                    f"Name two of {', '.join(self.models)}"
+                    if len(self.models) > 1
+                    else "Leave pairs out, or add a model"
+                )
                 raise ValueError(f"judge.pairs holds {json.dumps(pair)}, no two of the models. {fix}")
         if len({frozenset(pair) for pair in pairs}) < len(pairs):
             raise ValueError("judge.pairs holds a pair twice, each order counts as the same. Name it once")
@@ -905,13 +934,17 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    # "none" where another file has a table takes it out, as key=none does; null is what TOML cannot say.
     # A speaker of another kind shares no keys with the one it replaces.
     if "kind" in above and above["kind"] != below.get("kind"):
         return above
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and value == "none":
+            merged[key] = None
+        else:
+            merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -996,6 +1029,8 @@ def _mistake(first: dict[str, Any], location: Location) -> tuple[str, str]:
             near = difflib.get_close_matches(context["tag"], tuple(SPEAKERS), n=1)
             fix = f"Did you mean '{near[0]}'?" if near else f"Write {_either(tuple(SPEAKERS))}"
             return f"{key}: no speaker of kind '{context['tag']}'", fix
+        case "too_short" if given == {}:
+            return f"{key} is empty", "Name at least one"
         case "union_tag_not_found":
             return f"{key} has no kind", f"Add kind = {_either(tuple(SPEAKERS))}"
     what, fix = first["msg"][0].lower() + first["msg"][1:], "Change its value"

@@ -165,16 +165,16 @@ def locate(path: str) -> Path:
     return found
 
 
-def existing(path: Path) -> Path:
-    """The path itself. Raises UserError where nothing lies there."""
+def existing(path: Path, key: str = "the path") -> Path:
+    """The path itself, which a recipe names as ``key``. Raises UserError where nothing lies there."""
     if not path.exists():
-        raise UserError("no such file or folder", str(path), "Mend the path")
+        raise UserError("no such file or folder", str(path), f"Mend {key}")
     return path
 
 
-def existing_file(path: Path) -> Path:
-    """The path itself. Raises UserError where nothing or a folder lies there."""
-    if existing(path).is_dir():
+def existing_file(path: Path, key: str = "the path") -> Path:
+    """The path itself, which a recipe names as ``key``. Raises UserError where nothing or a folder lies there."""
+    if existing(path, key).is_dir():
         raise UserError("is a folder", str(path), "Name a file in it")
     return path
 
@@ -269,8 +269,9 @@ def require_unchanged(recipe: Recipe, stage: Stage) -> Path:
     kept = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
     kept.pop("inputs", None)
     if kept != recipe.resolved(stage):
-        fix = f"Undo the change, or run: parrot {stage} --rerun"
-        raise UserError(f"{stage} was made with another recipe", str(folder), fix)
+        fix = f"Give the recipe and every key=value that it was made with, or run: parrot {stage} --rerun"
+        what, now = f"{stage} was made with another recipe", recipe.resolved(stage)
+        raise StageChanged(what, str(folder), fix, _difference(dump(kept), dump(now)))
     return folder
 
 
@@ -290,6 +291,10 @@ def dialogue_files(recipe: Recipe, names: Sequence[str]) -> dict[str, Path]:
             if not files[name].is_file():
                 raise UserError("no such file of dialogues", name, "Name 'logs', 'collect' or a JSONL file in 'data'")
     return files
+
+
+def _difference(kept: str, now: str) -> str:
+    return "\n".join(difflib.unified_diff(kept.splitlines(), now.splitlines(), "kept", "now", n=1, lineterm=""))
 
 
 @contextmanager
@@ -318,15 +323,12 @@ def stage_folder(
         if rerun or (before != text and _bare(path)):
             _clear(path)
         elif before != text:
-            difference = "\n".join(
-                difflib.unified_diff(before.splitlines(), text.splitlines(), "kept", "now", n=1, lineterm="")
-            )
             state = "finished" if manifest.exists() else "begun"
             raise StageChanged(
                 f"{stage} was {state} with another recipe or other inputs",
                 str(path),
                 f"Run parrot {stage} with --rerun to discard it (make: RERUN={stage})",
-                difference,
+                _difference(before, text),
             )
         if manifest.exists():
             done = json.loads(manifest.read_text(encoding="utf-8"))

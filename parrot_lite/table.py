@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, JustifyMethod, RenderableType
@@ -11,6 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 WIDTH = 100  # where the output is no terminal
+NAMED = 16  # the first column's least width, where a word of it needs that
+GAP = 2  # between columns
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,23 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
-    def rich(self) -> RichTable:
-        """For a terminal. Cells are text, not markup: a model's name may have brackets."""
-        table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    def rich(self, width: int = WIDTH) -> RichTable:
+        """For a terminal of this ``width``. Cells are text, not markup: a model's name may have brackets."""
+        table = RichTable(title=Text(self.title, "bold"), title_justify="left", box=None, padding=(0, GAP, 0, 0))
+        columns = list(zip(self.head, *self.rows, strict=True))
+        named = min(_longest(columns[0], str.split), NAMED)
+        fits = named + GAP + sum(_longest(cells, str.splitlines) + GAP for cells in columns[1:]) <= width
         for index, name in enumerate(self.head):
-            # Numbers never wrap; a long model name does.
+            # A long model name wraps, at words while it can; numbers only where the terminal is too narrow for them.
             justify: JustifyMethod = "right" if index else "left"
-            table.add_column(Text(name, "bold"), justify=justify, no_wrap=index > 0, overflow="fold")
+            table.add_column(
+                Text(name, "bold"),
+                justify=justify,
+                no_wrap=fits if index else not fits,
+                overflow="fold",
+                min_width=None if index else named,
+                max_width=None if index or fits else NAMED,
+            )
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
@@ -38,6 +50,10 @@ class Table:
         lines = [f"## {self.title}", "", _row(self.head), _row(["---", *["---:"] * (len(self.head) - 1)])]
         lines += [_row(row) for row in self.rows]
         return "\n".join([*lines, *(["", *(f"- {note}" for note in self.notes)] if self.notes else [])]) + "\n"
+
+
+def _longest(cells: Sequence[str], parts: Callable[[str], list[str]]) -> int:
+    return max((len(part) for cell in cells for part in parts(cell)), default=0)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -60,15 +76,15 @@ class Report:
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
 
-    def rich(self) -> list[RenderableType]:
-        """For a terminal, block by block."""
+    def rich(self, width: int = WIDTH) -> list[RenderableType]:
+        """For a terminal of this ``width``, block by block."""
         facts = RichTable.grid(padding=(0, 2, 0, 0))
         for name, value in self.facts:
             facts.add_row(Text(name), Text(value))
         blocks: list[RenderableType] = [Text(self.title, "bold"), facts]
         blocks += [Text(f"Warning: {warning}", "yellow") for warning in self.warnings]
         for table in self.tables:
-            blocks += [Text(), table.rich(), *([Text()] if table.notes else [])]
+            blocks += [Text(), table.rich(width), *([Text()] if table.notes else [])]
             for note in table.notes:
                 line = RichTable.grid(padding=(0, 1, 0, 0))
                 line.add_row(Text("-"), Text(note))
@@ -84,5 +100,5 @@ class Report:
     def show(self) -> None:
         """Print it on standard output."""
         console = wide()
-        for block in self.rich():
+        for block in self.rich(console.width):
             console.print(block)

@@ -588,3 +588,28 @@ def test_a_broken_recipe_stops_the_program_at_once(tmp_path):
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1
+
+
+def test_none_takes_out_what_an_extended_recipe_has(tmp_path):
+    server = '{ kind = "server", base_url = "http://127.0.0.1:8000/v1", model = "none" }'
+    path = child(tmp_path, f'[eval]\nprobe = "none"\nmodels.sft = "none"\nmodels.mine = {server}\n')
+    recipe = load(path, ["eval.models.capo=none"])
+    assert list(recipe.eval.models) == ["base", "mine"]
+    assert recipe.eval.models["mine"].model == "none"
+    assert recipe.eval.probe is None
+    with pytest.raises(UserError, match=r"'eval.models' is empty. Name at least one"):
+        load(path, ["eval.models.capo=none", "eval.models.base=none", "eval.models.mine=none"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "prompts"),
+    [("written", ("single", "pair")), ("expected", ("score", "pair-only")), ("json", ("json", "pair-json"))],
+)
+def test_the_judges_prompts_go_by_the_verdict(tmp_path, verdict, prompts):
+    path = child(tmp_path, "[eval.judge]\n")
+    judge = 'eval.judge={ chat = { kind = "scripted", path = "x" }, prompt = "single" }'
+    recipe = load(path, ["eval.judge=none", judge, f"eval.judge.verdict={verdict}"])
+    assert (recipe.eval.judge.prompt, recipe.eval.judge.pair_prompt) == ("single", prompts[1])
+    judge = 'eval.judge={ chat = { kind = "scripted", path = "x" } }'
+    recipe = load(path, ["eval.judge=none", judge, f"eval.judge.verdict={verdict}"])
+    assert (recipe.eval.judge.prompt, recipe.eval.judge.pair_prompt) == prompts

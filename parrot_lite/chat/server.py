@@ -242,7 +242,7 @@ class ServerChat:
             return Outcome(failed(f"timeout: nothing within {self._spec.timeout:g} s"), "timeout", again=True, ill=True)
         except openai.APIError as error:
             kind = "unreachable" if type(error.__cause__).__name__ == "ConnectError" else "broken off"
-            return Outcome(failed(f"connection: {error.__cause__ or error}"), kind, again=True, ill=True)
+            return Outcome(failed(f"connection: {address}: {error.__cause__ or error}"), kind, again=True, ill=True)
         return _parse(body, time.monotonic() - start)
 
     def _wrong_key(self, said: str) -> UserError:

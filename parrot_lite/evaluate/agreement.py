@@ -18,7 +18,7 @@ from parrot_lite.table import Table
 from parrot_lite.types import Dialogue, Record, Turn
 
 
-class Labelled(Record):
+class LabelledAnswer(Record):
     """An answer with the score that it was given, by people or by another judge, on the scale of 1 to 10."""
 
     id: str  # the question that it answers: answers of one id are compared with each other and resampled together
@@ -39,7 +39,7 @@ class Labelled(Record):
         return Dialogue(id=self.id, source="labelled", turns=self.turns)
 
 
-def table(judge: str, labelled: Sequence[Labelled], scores: Sequence[float | None]) -> Table:
+def table(judge: str, labelled: Sequence[LabelledAnswer], scores: Sequence[float | None]) -> Table:
     """Agreement of a judge's ``scores`` (None = no verdict) with the labels, over the answers that have both."""
     both = [(label, score) for label, score in zip(labelled, scores, strict=True) if score is not None]
     by_id: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)

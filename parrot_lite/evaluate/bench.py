@@ -37,7 +37,7 @@ def inputs(settings: Eval) -> dict[str, Path]:
     file, answered = bench_file(settings.bench), settings.reference_answers
     return {
         **({"bench": file} if file else {}),
-        **({"reference answers": existing_file(Path(answered))} if answered else {}),
+        **({"reference answers": existing_file(Path(answered), "eval.reference_answers")} if answered else {}),
     }
 
 
@@ -68,7 +68,7 @@ def answered(questions: Sequence[Question], file: Path) -> list[Question]:
     """The questions, with a file's answers where they have no reference. Raises UserError where it does not hold."""
     asked = {one.id: one.queries for one in questions}
     found: dict[str, list[str | None]] = {}
-    for where, row in _lines(existing_file(file)):
+    for where, row in _lines(existing_file(file, "the path of the reference answers")):
         try:
             name, texts, queries = forms.answers(row)
         except (KeyError, TypeError, ValueError) as error:

@@ -132,6 +132,8 @@ def _first(error: ValidationError) -> str:
     """The first mistake in few words."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
+    if first["type"] in ("missing", "extra_forbidden"):
+        return f"{'no' if first['type'] == 'missing' else 'unknown key'} '{where}'"
     what = str(first.get("ctx", {}).get("error", first["msg"][:1].lower() + first["msg"][1:]))
     return f"'{where}': {what}" if where else what
 

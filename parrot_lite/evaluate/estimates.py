@@ -31,7 +31,7 @@ class Numbers:
         """The test behind every p, in words."""
         return (
             f"two-sided, the two models exchanged in whole sessions (all ways up to {statistics.EXACT} sessions, "
-            f"{self.resamples} beyond)"
+            f"{self.resamples:,} random ones beyond)"
         )
 
     def mean(self, values: Values) -> Estimate | None:

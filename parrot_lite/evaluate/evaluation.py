@@ -18,7 +18,7 @@ from parrot_lite.evaluate import bench, judge, pairwise, play, report, written
 from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import ANSWERS, COMPARISONS, JUDGMENTS, Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
-from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
+from parrot_lite.recipe import ChatSpec, Eval, Judge, Local, Recipe
 from parrot_lite.store import Journal, RunFolder, existing_file, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
@@ -36,6 +36,9 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         judge.check(recipe.eval.judge, questions)
     _check_history(recipe, questions)
     if recipe.eval.probe is not None:
+        if not any(isinstance(spec, Local) for spec in recipe.eval.models.values()):
+            what = "the probe scores models of kind local, and eval.models has none"
+            raise UserError(what, "eval.probe", 'Write probe = "none" under [eval], or eval.probe=none as an override')
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
         if recipe.eval.probe.bench_from is not None and len(questions) < 2:
             what = "the probe swaps histories between sessions and needs two of the benchmark"
@@ -93,7 +96,7 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
     if recipe.eval.probe is not None:
         inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
         if recipe.eval.probe.trees is not None:
-            inputs["trees"] = existing_file(Path(recipe.eval.probe.trees))
+            inputs["trees"] = existing_file(Path(recipe.eval.probe.trees), "eval.probe.trees")
         if recipe.eval.probe.writer is not None:
             inputs |= {f"writer: {key}": path for key, path in inputs_of(recipe.eval.probe.writer, recipe).items()}
     return inputs
@@ -117,6 +120,7 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], mete
                 for history, sessions in todo.items():
                     done = len(whole[history]) - len(sessions)
                     with progress(f"{player(model, history)} answers", len(whole[history]), done) as bar:
+                        bar.announce()
                         for played in play.play(model, chat, spec, sessions, recipe.eval.max_tokens, seed, history):
                             if played.failed is None or played.lasting:
                                 journal.append(played)
@@ -144,6 +148,7 @@ def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Q
                 closing(open_chat(spec.chat, recipe, meter)) as chat,
                 progress("verdicts", total, done) as bar,
             ):
+                bar.announce()
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = judge.judge(played, questions, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)
@@ -179,6 +184,7 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
                 closing(open_chat(spec.chat, recipe, meter)) as chat,
                 progress("comparisons", total, done) as bar,
             ):
+                bar.announce()
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
                 groups = pairwise.compare(played, questions, pairs, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)

@@ -29,11 +29,9 @@ from parrot_lite.evaluate.verdicts import (
     hear,
     parse_rating,
 )
-from parrot_lite.recipe import Decoding, Judge, Server
+from parrot_lite.recipe import PAIR_PROMPT, PROMPT, Decoding, Judge, Server
 from parrot_lite.store import existing_file
 from parrot_lite.types import NO_ANSWER, Judgment, Reply
-
-PROMPT = {"expected": "score", "json": "json"}
 
 
 def heard(session: Played, question: Question, turn: int) -> Heard:
@@ -54,7 +52,7 @@ def inputs(spec: Judge) -> dict[str, Path]:
     if spec.pairs and spec.verdict != "json":
         files["prompt: repair of pairs"] = REPAIR_PAIR
     if spec.references is not None:
-        files["references"] = existing_file(Path(spec.references))
+        files["references"] = existing_file(Path(spec.references), "eval.judge.references")
     return files
 
 
@@ -69,14 +67,17 @@ def check(spec: Judge, questions: Sequence[Question]) -> None:
     """
     with_references(questions, spec)
     longest = max(len(question.queries) for question in questions)
-    for prompts in _prompts(spec):
+    for prompts, key, named in zip(_prompts(spec), ("prompt", "pair_prompt"), (PROMPT, PAIR_PROMPT), strict=False):
         where = ", ".join(dict.fromkeys(map(str, prompts.files.values())))
         if prompts.most_turns is not None and longest > prompts.most_turns:
             what = f"these prompts know {prompts.most_turns} turns, the benchmark has sessions of {longest}"
             raise UserError(what, where, "Take prompts of this kit")
         if spec.verdict != "written" and not (isinstance(prompts, OwnPrompts) and prompts.plain.form == Form()):
-            fix = f"Set eval.judge.verdict = 'written', or another prompt, e.g. {PROMPT[spec.verdict]}"
+            fix = f"Set eval.judge.verdict = 'written', or eval.judge.{key} = '{named[spec.verdict]}'"
             raise UserError(f"verdict = '{spec.verdict}' does not go with a prompt of another form", where, fix)
+        if spec.verdict == "json" and isinstance(prompts, OwnPrompts) and "json" not in prompts.plain.text.lower():
+            fix = f"Set eval.judge.{key} = '{named['json']}', or ask for the object in the prompt"
+            raise UserError("verdict = 'json', but the prompt does not ask for JSON", where, fix)
 
 
 def with_references(questions: Sequence[Question], spec: Judge) -> list[Question]:

@@ -17,13 +17,13 @@ from parrot_lite.chat import Chat, all_at_once, inputs_of, lanes, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import agreement, bench, judge
-from parrot_lite.evaluate.agreement import Labelled
+from parrot_lite.evaluate.agreement import LabelledAnswer
 from parrot_lite.evaluate.card import ALTERATIONS, CARD, FOLDER, REPEATS, Item, altered, card, draw, evaluated
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.evaluation import keep
 from parrot_lite.evaluate.prompts import Prompts, load_prompts
 from parrot_lite.evaluate.records import ANSWERS, Played, Question
-from parrot_lite.progress import progress
+from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Judge, Recipe
 from parrot_lite.store import Journal, existing_file, fingerprint, read, require_unchanged, write_atomically
 from parrot_lite.table import Report
@@ -36,8 +36,9 @@ AGAIN = "again"
 def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> None:
     """Print the card, and write it as ``card.md`` and ``card.json`` to ``<recipe>/judge-check/``.
 
-    ``model`` is whose answers are taken (None = the first), ``labels`` a file of ``Labelled`` lines. Raises UserError
-    where the recipe has no judge, its evaluation is not finished, calls failed, or there is nothing to check on.
+    ``model`` is whose answers are taken (None = the first), ``labels`` a file of ``LabelledAnswer`` lines. Raises
+    UserError where the recipe has no judge, its evaluation is not finished, calls failed, or there is nothing to check
+    on.
     """
     settings = recipe.eval.judge
     if settings is None:
@@ -59,7 +60,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     if len({item.question.id for item in drawn}) < 2:
         what = f"{name} answered a second turn in fewer than two sessions"
         raise UserError(what, str(answers), "Raise eval.sessions, or name another model by --model")
-    labelled = list(read(existing_file(labels), Labelled)) if labels else []
+    labelled = list(read(existing_file(labels), LabelledAnswer)) if labels else []
     folder = recipe.folder(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(settings.prompt)
@@ -91,6 +92,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
     write_atomically(folder / "card.md", report.markdown())
     write_atomically(folder / CARD, found.model_dump_json(indent=1) + "\n")
     report.show()
+    say(f"the same as files: {folder / 'card.md'}, {folder / CARD}; parrot report takes the card up")
 
 
 Asked = tuple[Played, Question]
@@ -106,7 +108,7 @@ def _altered(items: Sequence[Item]) -> Iterator[Asked]:
             yield _asked(f"{AGAIN} {number}", at, item)
 
 
-def _labelled(labelled: Sequence[Labelled]) -> Iterator[Asked]:
+def _labelled(labelled: Sequence[LabelledAnswer]) -> Iterator[Asked]:
     for at, one in enumerate(labelled):
         queries = one.dialogue.queries
         references = (*[None] * (len(queries) - 1), one.reference)
@@ -148,6 +150,7 @@ def _judge(asked: Sequence[Asked], chat: Chat, prompts: Prompts, settings: Judge
         Journal(path, Judgment, lambda one: one.dialogue) as journal,
         progress("judge-check", len(asked), len(journal)) as bar,
     ):
+        bar.announce()
         # A repeat is the same call with another seed: a judge that draws says something else.
         for again, group in groupby(asked, lambda each: each[0].model if each[0].model.startswith(AGAIN) else ""):
             played, questions = zip(*group, strict=True)
@@ -172,7 +175,7 @@ def _of_items(verdicts: Sequence[Judgment], items: Sequence[Item]) -> list[Judgm
     ]
 
 
-def _computed_from(recipe: Recipe, settings: Judge, items: Sequence[Item], labelled: Sequence[Labelled]) -> str:
+def _computed_from(recipe: Recipe, settings: Judge, items: Sequence[Item], labelled: Sequence[LabelledAnswer]) -> str:
     named = {
         "judge": settings.model_dump(mode="json"),
         "chat": {name: fingerprint(path) for name, path in inputs_of(settings.chat, recipe).items()},

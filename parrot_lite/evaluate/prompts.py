@@ -274,6 +274,11 @@ def load_prompts(prompt: str, pair: bool = False) -> Prompts:
     missing or does not hold.
     """
     path = Path(prompt) if Path(prompt).suffix else PROMPTS / f"judge-{prompt}.txt"
+    if not Path(prompt).suffix and not path.exists():
+        names = (file.stem.removeprefix("judge-") for file in sorted(PROMPTS.glob("judge-*.txt")))
+        own = [name for name in names if name.startswith("pair") == pair and not name.endswith("-reference")]
+        known = ", ".join(name for name in own if not name.startswith("repair"))
+        raise UserError("no such judge prompt", prompt, f"Take {known}, or a file with its .txt or .jsonl")
     if path.suffix == ".jsonl":
         return FastChat(existing_file(path), "pair" if pair else "single")
     name = path.stem.removeprefix("judge-")

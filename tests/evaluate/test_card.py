@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from parrot_lite.evaluate import agreement
-from parrot_lite.evaluate.agreement import Labelled, table
+from parrot_lite.evaluate.agreement import LabelledAnswer, table
 from parrot_lite.evaluate.card import ALTERATIONS, NULL, PADDING, Card, Item, altered, card, draw
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.records import Played, Question
@@ -186,9 +186,9 @@ def test_missing_verdicts_are_counted_and_not_scored() -> None:
     assert {one.holds for one in silent.findings[1:]} == {None}
 
 
-def _labelled(id: str, score: float) -> Labelled:
+def _labelled(id: str, score: float) -> LabelledAnswer:
     turns = (Turn(role="user", content="q"), Turn(role="assistant", content=f"a {score}"))
-    return Labelled(id=id, category="math", turns=turns, score=score)
+    return LabelledAnswer(id=id, category="math", turns=turns, score=score)
 
 
 def _rows(pairs: Iterable[tuple[str, float, float | None]]) -> dict[str, str]:
@@ -215,4 +215,4 @@ def test_answers_to_two_queries_of_one_session_are_no_pair() -> None:
 
 def test_a_label_belongs_to_an_answer() -> None:
     with pytest.raises(ValueError, match="must end with the answer"):
-        Labelled(id="1", category="math", turns=(Turn(role="user", content="q"),), score=3)
+        LabelledAnswer(id="1", category="math", turns=(Turn(role="user", content="q"),), score=3)

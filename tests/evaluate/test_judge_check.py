@@ -11,7 +11,7 @@ import pytest
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation, judge_check
-from parrot_lite.evaluate.agreement import Labelled
+from parrot_lite.evaluate.agreement import LabelledAnswer
 from parrot_lite.evaluate.card import ALTERATIONS, REPEATS, kept
 from parrot_lite.evaluate.report import build
 from parrot_lite.recipe import Decoding, Recipe, load
@@ -156,7 +156,7 @@ def test_labels_are_judged_and_compared(tmp_path: Path, monkeypatch: pytest.Monk
     recipe = _recipe(tmp_path, ["[[5]]"])
     monkeypatch.setattr(judge_check, "open_chat", lambda *_: Reader())
     labels = [
-        Labelled(
+        LabelledAnswer(
             id=str(at),
             category="stem",
             turns=(Turn(role="user", content=f"topic {at} turn 0"), Turn(role="assistant", content=said)),
