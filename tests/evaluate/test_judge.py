@@ -313,7 +313,7 @@ def test_prompt_files_are_checked(tmp_path: Path) -> None:
         load_prompts(str(own))
     with pytest.raises(UserError, match=r"no \{transcript_a\} and \{transcript_b\}"):
         load_prompts(str(own), pair=True)
-    with pytest.raises(UserError, match="missing: no such judge prompt. Take json, .*, single, or a file"):
+    with pytest.raises(UserError, match=r"missing: no such judge prompt. Take json, .*, single, or a file"):
         load_prompts("missing")
 
 
