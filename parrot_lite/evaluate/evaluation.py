@@ -36,9 +36,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
         judge.check(recipe.eval.judge, questions)
     _check_history(recipe, questions)
     if recipe.eval.probe is not None:
-        if not any(isinstance(spec, Local) for spec in recipe.eval.models.values()):
-            what = "the probe scores models of kind local, and eval.models has none"
-            raise UserError(what, "eval.probe", 'Write probe = "none" under [eval], or eval.probe=none as an override')
+        _check_local(recipe)
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
         if recipe.eval.probe.bench_from is not None and len(questions) < 2:
             what = "the probe swaps histories between sessions and needs two of the benchmark"
@@ -84,6 +82,13 @@ def _check_history(recipe: Recipe, questions: Sequence[Question]) -> None:
         raise UserError(what, "eval.history", "Leave reference out, or name eval.reference_answers")
     if found < len(questions):
         say(f"eval: {len(questions) - found} of {len(questions)} sessions have no reference history and are left out")
+
+
+def _check_local(recipe: Recipe) -> None:
+    """Raises UserError where the probe has nobody to score: before it asks for held-out sessions."""
+    if not any(isinstance(spec, Local) for spec in recipe.eval.models.values()):
+        what = "the probe scores models of kind local, and eval.models has none"
+        raise UserError(what, "eval.probe", 'Write probe = "none" under [eval], or eval.probe=none as an override')
 
 
 def _inputs(recipe: Recipe) -> dict[str, Path]:

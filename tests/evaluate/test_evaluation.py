@@ -251,6 +251,9 @@ def test_probe_runs_where_the_recipe_sets_it(
         "parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe, check=lambda *_: None), raising=False
     )
     recipe = _recipe(tmp_path, probe=True)
+    with pytest.raises(UserError, match=r"the probe scores models of kind local, and eval.models has none"):
+        evaluation.run(recipe)
+    monkeypatch.setattr(evaluation, "_check_local", lambda _: None)
     with pytest.raises(UserError, match="logs has no finished result"):
         evaluation.run(recipe)
     logs = recipe.folder("logs")

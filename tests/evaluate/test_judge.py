@@ -321,7 +321,7 @@ def test_prompt_files_are_checked(tmp_path: Path) -> None:
         load_prompts(str(own))
     with pytest.raises(UserError, match=r"no \{transcript_a\} and \{transcript_b\}"):
         load_prompts(str(own), pair=True)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"missing: no such judge prompt. Take json, .*, single, or a file"):
         load_prompts("missing")
 
 
@@ -410,3 +410,11 @@ def test_an_expected_score_is_the_mean_over_the_weights() -> None:
     groups = judge([_played(question)], [question], chat, load_prompts("score"), spec, 0, (1, 4))
     assert [judgment.score for group in groups for judgment in group] == [8.75, 8.75]
     assert chat.calls[0][1].choices == tuple(f"[[{n}]]" for n in range(1, 11))
+
+
+def test_a_json_verdict_needs_a_prompt_that_asks_for_it() -> None:
+    spec = Judge(chat=Scripted(kind="scripted", path="x"), verdict="json", prompt="score")
+    question = Question(id="1", category="writing", queries=("q",), references=(None,))
+    with pytest.raises(UserError, match=r"does not ask for JSON. Set eval.judge.prompt = 'json'"):
+        check(spec, [question])
+    check(spec.model_copy(update={"prompt": "json"}), [question])

@@ -177,7 +177,7 @@ def test_what_only_the_report_uses_needs_no_rerun(recipe: Recipe, tmp_path: Path
     other = load(
         DEMO, [f"run.folder={tmp_path / 'runs'}", "eval.resamples=300", "eval.effect=1", "eval.probe.effect=1"]
     )
-    assert "(all ways up to 12 sessions, 300 beyond)" in dict(build(other).facts)["p values"]
+    assert "(all ways up to 12 sessions, 300 random ones beyond)" in dict(build(other).facts)["p values"]
 
 
 def test_per_token_measures_by_hand() -> None:
