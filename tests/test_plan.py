@@ -290,7 +290,7 @@ def test_playing_and_judging_by_hand(tmp_path):
     assert written.calls[3].generated == 6 * 150
     pairs = 'eval.judge.pairs=[["capo", "sft"]]'
     compared = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.max_tokens=100", pairs), "eval").calls[4]
-    told = len((ROOT / "parrot_lite/data/prompts/judge-pair.txt").read_text().split()) * 4 / 3
+    told = len((ROOT / "parrot_lite/data/prompts/judge-pair-only.txt").read_text().split()) * 4 / 3
     several = tmp_path / "prompts.jsonl"
     several.write_text("one two three\none two three four five\n")
     family = planned(
