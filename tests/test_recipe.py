@@ -117,7 +117,7 @@ class TestShippedRecipes:
 REFUSALS = {
     "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'capo.beta'?"),
     "unknown section": ("colect.in_flight=2", "unknown key 'colect'", "Did you mean 'collect'?"),
-    "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
+    "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, places, seed"),
     "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'sft.lora.alpha'"),
     "unknown key inside an optional section": (
         "eval.judge.promt='x'",
@@ -218,7 +218,7 @@ REFUSALS = {
         "Did you mean 'train-sft'?",
     ),
     "a string for a speaker": ("collect.asker=local", "'collect.asker' = \"local\"", "object"),
-    "date": ("logs.path=2023-10-11", "a date or time stands where a recipe has none", "Quote it"),
+    "date": ("logs.path=2023-10-11", "a date or time stands where none can be", "Quote it"),
     "name": ("name=mine", "'name' is taken from the file's name", "rename the file"),
 }
 
@@ -553,3 +553,57 @@ def test_a_broken_recipe_stops_the_program_at_once(tmp_path):
         if seconds[-1] < 1:
             break
     assert min(seconds) < 1
+
+
+class TestNeeds:
+    """Which stages a stage reads, by the recipe's own keys."""
+
+    def test_of_the_demo(self):
+        recipe = load(DEMO)
+        assert {stage: recipe.needs(stage) for stage in SECTION} == {
+            "logs": (),
+            "train-ask": ("logs",),
+            "collect": ("train-ask",),
+            "negatives": ("logs", "collect"),
+            "train-sft": ("logs", "collect"),
+            "train-capo": ("negatives", "train-sft"),
+            "eval": ("logs", "train-sft", "train-capo"),
+        }
+
+    @pytest.mark.parametrize(
+        ("override", "stage", "needs"),
+        [
+            ("collect.seeds=logs", "collect", ("logs", "train-ask")),
+            ("collect.asker.adapter=none", "collect", ()),
+            ('negatives.how=["on-policy"]', "negatives", ("logs", "collect", "train-sft")),
+            ('sft.data=["other.jsonl"]', "train-sft", ()),
+            (
+                'negatives.dependence.judge={kind = "local", adapter = "train-ask"}',
+                "negatives",
+                ("logs", "train-ask", "collect"),
+            ),
+            ("eval.probe=none", "eval", ("train-sft", "train-capo")),
+        ],
+    )
+    def test_follows_the_keys(self, override, stage, needs):
+        assert load(DEMO, [override]).needs(stage) == needs
+
+
+def test_changes_stand_over_overrides_and_are_named_in_errors():
+    change = {"capo": {"beta": 0.3, "kinds": ["neglect"]}}
+    made = load(DEMO, ["capo.beta=0.2", "capo.epochs=2"], {"row one": change})
+    assert (made.capo.beta, made.capo.epochs, made.capo.kinds) == (0.3, 2.0, ("neglect",))
+    for wrong, text in (
+        ({"capo": {"beta": -1}}, "row two: 'capo.beta' = -1: input should be greater than 0"),
+        ({"capo": {"betta": 1}}, "row two: unknown key 'capo.betta'. Did you mean 'capo.beta'?"),
+        ({"capo": {"dpo_weight": 0}}, "row two: [capo] dpo_weight and sft_weight are both 0"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(text)}"):
+            load(DEMO, [], {"row one": change, "row two": wrong})
+
+
+def test_a_stage_lies_where_it_is_placed():
+    made = load(DEMO, ["run.places.train-sft=elsewhere/sft-1"])
+    assert made.folder("train-sft") == Path("elsewhere/sft-1")
+    assert made.folder("train-capo") == Path("runs/demo/train-capo")
+    assert made.resolved("train-sft") == load(DEMO).resolved("train-sft")
