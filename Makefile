@@ -17,7 +17,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -62,10 +62,10 @@ train-sft: collect ## train Parrot-Chat on the collected sessions
 train-capo: negatives train-sft ## continue Parrot-Chat with CaPO against the negatives
 	@$(PARROT) train-capo $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
-eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table
+eval: train-capo ## play an n-turn benchmark, judge every turn, probe the use of context; ends with the table and report.html
 	@$(PARROT) eval $(RECIPE) $(SET) $(if $(filter $@,$(RERUN)),--rerun)
 
-report: $(STAMP) ## print the tables again and write table.md
+report: $(STAMP) ## print the tables again and write table.md and report.html, the page with all transcripts
 	@$(PARROT) report $(RECIPE) $(SET)
 
 plan: $(STAMP) ## what every stage will take before anything runs: calls, tokens, cost, steps, hours
@@ -101,6 +101,9 @@ bench-collect: $(STAMP) ## the GGUF speaker on 8 sessions of 8 turns: a call a t
 
 bench-load: $(STAMP) ## collection against a faulty server: throughput, failures counted, memory
 	@$(BIN)/python recipes/bench/collection_load.py $(BENCH)
+
+bench-probe: $(STAMP) ## the probe: a session's histories as one token tree against a row for every answer
+	@$(BIN)/python recipes/bench/probe.py $(BENCH)
 
 bench-judging: $(STAMP) ## 640 verdicts from a slow server: time against the ideal, kill -9 and resumed
 	@$(BIN)/python recipes/bench/judging_load.py $(BENCH)

@@ -105,7 +105,7 @@ for _stage, (_purpose, _run) in STAGES.items():
 
 @app.command()
 def report(recipe: RecipeArgument = DEMO, overrides: Overrides = None) -> None:
-    """Print the tables of a finished evaluation and write them as table.md."""
+    """Print the tables of a finished evaluation; write table.md, and report.html with charts and transcripts."""
     from parrot_lite.evaluate import report as room
 
     room.run(_load(recipe, overrides))

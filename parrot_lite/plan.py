@@ -35,6 +35,7 @@ from parrot_lite.recipe import (
     Local,
     Logs,
     Negatives,
+    Probe,
     Recipe,
     Scripted,
     Section,
@@ -605,8 +606,19 @@ def _eval(outlook: Outlook) -> Planned:
             told = _words(f"judge-{e.judge.pair_prompt}.txt")
             shown = looks * (2 * sum(heard) / number + 2 * answer + told)  # at both sessions
             calls.append(Calls("pairs", e.judge.chat, looks, shown, 0 if weighed else looks * written, rounds=2))
+    if e.probe and e.probe.writer:
+        calls.append(_written(outlook, e.probe, e.probe.writer))
     plays_each = f"{number:,} turns a model" + (f", {' and '.join(e.history)} history" if e.history[1:] else "")
     return Planned(reads, len(questions), plays_each, tuple(calls))
+
+
+def _written(outlook: Outlook, probe: Probe, writer: ChatSpec) -> Calls:
+    """The same-writer answers of the probe, at the latest turns of held-out sessions, which are like those of logs."""
+    lengths, sessions = outlook.lengths(("logs",)), min(probe.sessions, outlook.recipe.logs.heldout)
+    answered = [list(range(2, shape.turns + 1))[-probe.turns_per_session :] for shape in lengths.shapes]
+    number = sessions * fmean(map(len, answered))
+    read = sessions * fmean(sum(map(lengths.prompt, turns)) for turns in answered)
+    return Calls("same writer", writer, number, read, number * min(lengths.answer, probe.decoding.max_tokens))
 
 
 STAGES: dict[Stage, Callable[[Outlook], Planned]] = {
@@ -624,7 +636,11 @@ def _words(prompt: str) -> float:
     """The tokens of a prompt file of ours, or of the user's own."""
     own = Path(prompt.removeprefix("judge-").removesuffix(".txt"))
     file = own if own.suffix else locate(PROMPTS + prompt)
-    return len(file.read_text(encoding="utf-8").split()) * WORD if file.exists() else 0.0
+    if not file.exists():
+        return 0.0
+    text = file.read_text(encoding="utf-8")
+    prompts = len(text.strip().splitlines()) if file.suffix == ".jsonl" else 1  # FastChat's: one of them is read
+    return len(text.split()) / prompts * WORD
 
 
 def _base(recipe: Recipe) -> str:

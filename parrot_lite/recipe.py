@@ -1,6 +1,7 @@
 """Recipes: one TOML file is one whole experiment, one section a stage, one frozen strict model a section.
 
-``extends = "other.toml"`` starts from another file; ``key=value`` on the command line overrides both. An unknown
+``extends = "other.toml"`` starts from another file, or from several of a list, where the later one overrides the
+earlier, e.g. a judge of ``recipes/judges/``; ``key=value`` on the command line overrides all. An unknown
 key, a wrong type or an out-of-range value stops the run before anything heavy is imported.
 """
 
@@ -18,7 +19,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parrot_lite.errors import UserError
-from parrot_lite.types import KINDS, How, Kind
+from parrot_lite.types import KINDS, Condition, How, Kind
 
 Location = tuple[int | str, ...]
 Parts = tuple[tuple[str, ...], ...]  # of several keys
@@ -121,6 +122,20 @@ class Server(Section):
         ge=0,
         description="of a call that failed on the way; then the reply is 'failed'. Waits double from half a second: "
         "seven outlast a minute in which a server starts again",
+    )
+    continues: bool = Field(
+        default=False,
+        description="it goes on from a last message of the assistant's, as vLLM and llama-server do; with "
+        "verdict = expected a further call then parts [[1]] from [[10]] where the judge's reply does not show it",
+    )
+    schema_as: Literal["json_schema", "json_object"] = Field(
+        default="json_schema",
+        description="how it takes a JSON schema: json_schema as OpenAI, vLLM and llama-server; json_object with the "
+        "schema beside it as llama-cpp-python's server",
+    )
+    body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more fields of every request, e.g. { chat_template_kwargs = { enable_thinking = false } }",
     )
     batch: bool = Field(
         default=False,
@@ -612,7 +627,8 @@ class Judge(Section):
     )
     references: str | None = Field(
         default=None,
-        description="reference answers in place of the benchmark's own: a file of FastChat's reference_answer/",
+        description="what the judge is shown as correct in place of the benchmark's references: a file of FastChat's "
+        "reference_answer/ (MT-Bench as published is judged by GPT-4's answers, not by its own references)",
     )
     max_tokens: Positive = Field(default=512, description="new tokens a verdict may have, what it thinks included")
     verdict: Literal["written", "expected", "json"] = Field(
@@ -633,18 +649,69 @@ class Judge(Section):
 
 
 class Probe(Section):
-    """Likelihood of the session's own answers under true, swapped and no history, on held-out sessions."""
+    """Likelihood of fixed answers under their true history and under spoiled ones, on held-out sessions."""
 
     sessions: Positive = Field(
         default=16, description="held-out sessions scored, at least two; more narrow the intervals and take longer"
     )
-    max_tokens: Positive = Field(default=1024, description="longer contexts are left out and counted")
-    turns_per_session: Positive = Field(default=4, description="turns scored, the latest ones")
+    turns_per_session: Positive = Field(
+        default=4, description="turns scored, the latest ones; the first, which has no history, is scored beside them"
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=get_args(Condition),
+        description="histories: the true one, another session's (swapped), the true one without its last exchange "
+        "(shortened) or with its exchanges in another order (scrambled, the dearest), none (withheld)",
+    )
+    answers: tuple[Literal["session", "same-writer"], ...] = Field(
+        default=("session",),
+        min_length=1,
+        description="whose are scored: the session's own, and those that the writer gives under the true history",
+    )
+    writer: ChatSpec | None = Field(
+        default_factory=lambda data: Local(kind="local") if "same-writer" in data.get("answers", ()) else None,
+        description="of same-writer; one for all recipes that are compared. Default = the bare base",
+    )
+    decoding: Decoding = Field(
+        default=Decoding(temperature=0.0, top_p=1.0, max_tokens=256),
+        description="of the writer; an answer that max_tokens cuts is scored without its end",
+    )
+    bench_from: str | None = Field(
+        default=None,
+        description="one of eval.models: the sessions that it played are scored as well, its answers being fixed for "
+        "all models, by what the benchmark's labels say of each query; none = the benchmark is left out",
+    )
+    trees: str | None = Field(
+        default=None,
+        description="trees.jsonl of a negatives stage over held-out sessions, for the forced choice between the chosen "
+        "answer and each negative; none = it is left out",
+    )
+    max_tokens: Positive = Field(
+        default=1024, description="of a history with its answer; answers with a longer one are left out and counted"
+    )
+    tree_tokens: Positive = Field(
+        default=8192, description="scored in one forward pass, shared ones counted once; higher increases memory"
+    )
     effect: float = Field(
         default=0.03,
         gt=0,
         description="as eval.effect, in nats a token; smaller ones need more sessions, by the square",
     )
+    guard: float = Field(
+        default=0.05,
+        gt=0,
+        description="nats a token that answers may lose under the true history before a note says it",
+    )
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if "true" not in self.conditions:
+            raise ValueError("conditions must have the true history. Add 'true'")
+        if self.tree_tokens < self.max_tokens:
+            what = f"tree_tokens = {self.tree_tokens} is below max_tokens = {self.max_tokens}"
+            raise ValueError(f"{what}. Raise it, or lower max_tokens")
+        if "same-writer" in self.answers and self.writer is None:
+            raise ValueError("answers has same-writer, which needs a writer. Leave writer out, or set it")
+        return self
 
 
 class Eval(Section):
@@ -701,6 +768,15 @@ class Eval(Section):
     def _plays_once(self) -> Self:
         if len(set(self.history)) < len(self.history):
             raise ValueError("history names one twice. Name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_names_a_model(self) -> Self:
+        name = self.probe and self.probe.bench_from
+        if name is not None and name not in self.models:
+            raise ValueError(f"bench_from = {json.dumps(name)} is none of eval.models. Name one of them")
+        if name is not None and "own" not in self.history:
+            raise ValueError("bench_from needs sessions over the model's own history. Add 'own' to eval.history")
         return self
 
 
@@ -784,7 +860,7 @@ OPERATIONAL: dict[type[Section], frozenset[str]] = {
     Negatives: frozenset({"chunk", "prompts"}),  # the prompts themselves are inputs
     Training: frozenset({"save_every"}),
     Eval: frozenset({"effect", "resamples"}),
-    Probe: frozenset({"effect"}),
+    Probe: frozenset({"effect", "guard", "tree_tokens"}),
 }
 
 
@@ -904,12 +980,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UserError("the chain of 'extends' comes back to this file", str(path), "Break the circle")
     data = toml(path, "recipe", "recipes/")
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data
-    if not isinstance(parent, str):
-        raise UserError("'extends' must be a file name in quotes", str(path))
-    return _merge(_read(path.parent / parent, (*seen, path.resolve())), data)
+    parents = data.pop("extends", [])
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError("'extends' must be a file name in quotes, or a list of such", str(path))
+    below: dict[str, Any] = {}
+    for parent in parents:
+        below = _merge(below, _read(path.parent / parent, (*seen, path.resolve())))
+    return _merge(below, data)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["user", "assistant"]
-Lasting = Literal["context full", "empty reply", "content filter", "refused request"]
+Lasting = Literal["context full", "empty reply", "content filter", "refused request", "off the choices"]
 Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
 How = Literal["structural", "prompted", "on-policy"]  # the ways in which a negative is written
+Condition = Literal["true", "swapped", "shortened", "scrambled", "withheld"]  # what history something is read under
 NO_VERDICT = "no verdict"  # how the reason begins where a judge gave none ...
 NO_ANSWER = "no answer"  # ... or had nothing to judge
 KINDS: tuple[Kind, ...] = ("neglect", "hallucination", "misunderstanding")  # the paper's three; the others are controls

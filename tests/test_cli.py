@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 DEMO = "recipes/demo.toml"
 BUNDLED = "parrot_lite/data/sessions.jsonl"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
-LOOKING = ["report", "show", "plan", "stats", "asker-report", "context-check", "overlap", "bench-check", "export-data"]
+LOOKING = [
+    *("report", "show", "plan", "stats", "asker-report", "judge-check"),
+    *("context-check", "overlap", "bench-check", "export-data"),
+]
 HEAVY = (
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "openai", "llama_cpp"),
     *("matplotlib", "sklearn", "rapidfuzz"),

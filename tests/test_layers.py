@@ -55,6 +55,7 @@ NEEDS_TORCH = {
     "parrot_lite.train.reference",
     "parrot_lite.train.speaker_trainer",
     "parrot_lite.train.trainer",
+    "parrot_lite.evaluate.choices",
     "parrot_lite.evaluate.probe",
     "parrot_lite.evaluate.user_turns",
 }

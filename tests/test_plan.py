@@ -291,8 +291,25 @@ def test_playing_and_judging_by_hand(tmp_path):
     pairs = 'eval.judge.pairs=[["capo", "sft"]]'
     compared = planned(outlook(tmp_path, f"eval.bench={bench}", "eval.max_tokens=100", pairs), "eval").calls[4]
     told = len((ROOT / "parrot_lite/data/prompts/judge-pair.txt").read_text().split()) * 4 / 3
+    several = tmp_path / "prompts.jsonl"
+    several.write_text("one two three\none two three four five\n")
+    family = planned(
+        outlook(tmp_path, f"eval.bench={bench}", "eval.max_tokens=100", f"eval.judge.prompt={several}"), "eval"
+    )
+    assert figures(family.calls[3]) == (6, round(3 * (read + 200) + 6 * 4 * 4 / 3), 0)  # four words each on the average
     assert figures(compared) == (4, round(4 * (read + 200) + 4 * told), 0)  # two turns, both orders, two sessions each
     assert planned(outlook(tmp_path, "eval.bench=/nonexistent"), "eval").reads == "/nonexistent: no such file or folder"
+
+
+def test_the_same_writers_answers_are_calls(tmp_path):
+    keys = ("logs.heldout=3", 'eval.probe.answers=["same-writer"]', f"eval.probe.writer={M}")
+    look = outlook(tmp_path, *keys, "eval.probe.decoding.max_tokens=20", "eval.probe.turns_per_session=1")
+    calls = planned(look, "eval").calls[-1]
+    lengths = look.lengths(("logs",))
+    read = sum(lengths.prompt(shape.turns) for shape in lengths.shapes) / len(lengths.shapes)  # the last turn of each
+    assert calls.role == "same writer"
+    assert min(shape.turns for shape in lengths.shapes) >= 2
+    assert figures(calls) == (3, round(3 * read), 60)
 
 
 def test_every_history_is_a_play_of_its_own(tmp_path):

@@ -42,7 +42,23 @@ class TestShippedRecipes:
         assert sorted(path.stem for path in RECIPES.glob("*.toml")) == TOP
         # A table's rows are overrides, not recipes; whatever else lies deeper has to load as a recipe, too.
         deeper = {path.relative_to(RECIPES).parts[0] for path in RECIPES.rglob("*.toml")} - {f"{n}.toml" for n in TOP}
-        assert deeper <= {"tables"}
+        assert deeper <= {"tables", "judges"}
+        assert len(list((RECIPES / "judges").glob("*.toml"))) == 5
+
+    @pytest.mark.parametrize("name", TOP)
+    @pytest.mark.parametrize("judge", sorted((RECIPES / "judges").glob("*.toml")), ids=lambda path: path.stem)
+    def test_every_judge_fits_every_recipe(self, tmp_path, name, judge):
+        mine = tmp_path / "mine.toml"
+        mine.write_text(f'extends = ["{RECIPES}/{name}.toml", "{judge}"]\n', encoding="utf-8")
+        recipe, plain = load(mine), load(RECIPES / f"{name}.toml")
+        part = tomllib.loads(judge.read_text(encoding="utf-8"))
+        assert set(part) == {"eval"}
+        assert set(part["eval"]) == {"judge"}
+        for key, value in part["eval"]["judge"].items():
+            found = recipe.eval.judge.model_dump()[key]
+            assert value.items() <= found.items() if key == "chat" else found == value
+        others = [one.model_dump(exclude={"name": True, "eval": {"judge"}}) for one in (recipe, plain)]
+        assert others[0] == others[1]
 
     @pytest.mark.parametrize("name", TOP)
     def test_each_loads_and_dumps_and_loads_back(self, name):
@@ -352,7 +368,18 @@ class TestExtends:
     def test_extends_is_a_string(self, tmp_path):
         path = tmp_path / "x.toml"
         path.write_text("extends = 3\n")
-        assert refusal(path) == f"{path}: 'extends' must be a file name in quotes"
+        assert refusal(path) == f"{path}: 'extends' must be a file name in quotes, or a list of such"
+        path.write_text('extends = ["demo.toml", 3]\n')
+        assert refusal(path) == f"{path}: 'extends' must be a file name in quotes, or a list of such"
+
+    def test_of_several_parents_the_later_overrides_the_earlier(self, tmp_path):
+        (tmp_path / "one.toml").write_text("[run]\nseed = 1\nfolder = 'one'\n")
+        (tmp_path / "two.toml").write_text("[run]\nseed = 2\n[capo]\nbeta = 0.3\n")
+        path = child(tmp_path, "[capo]\nmax_tokens = 99\n")
+        path.write_text(path.read_text().replace('"demo.toml"', '["demo.toml", "one.toml", "two.toml"]'))
+        recipe = load(path)
+        assert (recipe.run.seed, recipe.run.folder) == (2, "one")
+        assert (recipe.capo.beta, recipe.capo.max_tokens) == (0.3, 99)
 
     def test_another_kind_replaces_the_whole_speaker(self, tmp_path):
         path = child(

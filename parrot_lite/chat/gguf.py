@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parrot_lite.chat import check_due, normalised
-from parrot_lite.chat.gguf_model import BATCH, GgufModel, Logits, Part, Tokens
+from parrot_lite.chat.gguf_model import BATCH, GgufModel, Grammar, Logits, Part, Tokens
 from parrot_lite.chat.prefixes import Prefixes, Trie, common
 from parrot_lite.lm.template import Template, source_of
 from parrot_lite.recipe import Decoding, Gguf
@@ -36,6 +36,7 @@ class _Job:
     written: bytes = field(init=False)
     count: int = field(init=False)
     random: np.random.Generator = field(init=False)
+    grammar: Grammar | None = None  # what may be written
 
     @property
     def read(self) -> dict[str, Any]:
@@ -46,6 +47,8 @@ class _Job:
         """Start, perhaps once more, with nothing written."""
         self.written, self.count = b"", 0
         self.random = np.random.default_rng(self.seed)
+        if self.grammar is not None:
+            self.grammar.begin()
 
     def take(self, token: int, piece: bytes, stop: bytes) -> None:
         """Take the next token; the reply ends where ``stop`` is written or ``limit`` is reached."""
@@ -112,13 +115,21 @@ class GgufChat:
         room = max(map(len, choices), default=1)
         jobs = [self._job(dialogue, decoding, seed, room) for dialogue in dialogues]
         waiting = [job for job in jobs if job.reply is None]
+        if decoding.json_schema is not None:
+            for job in waiting:
+                job.grammar = self._model.grammar(decoding.json_schema)
         self.prompted += sum(len(job.prompt) for job in waiting)
         for job in waiting:
             job.unique = self._asked.add(job.prompt)
             self.unique += job.unique
         # Those whose history is known go first, before newcomers put it out.
         waiting.sort(key=lambda job: 2 * self._prefixes.known(job.prompt) < len(job.prompt))
-        self._attempt(work, waiting)
+        try:
+            self._attempt(work, waiting)
+        finally:
+            for job in waiting:
+                if job.grammar is not None:
+                    job.grammar.close()
         return [cast(Reply, job.reply) for job in jobs]
 
     def close(self) -> None:
@@ -157,10 +168,14 @@ class GgufChat:
             heard = self._step(running)
             clock = _share(running, clock)
             for job, logits in heard:
+                if job.grammar is not None:
+                    logits = job.grammar.allowed(logits, decoding.temperature == 0)
                 token = draw(logits, decoding.temperature, decoding.top_p, job.random)
                 if token in self._model.ends:
                     job.end("end")
                 else:
+                    if job.grammar is not None:
+                        job.grammar.take(token)
                     job.take(token, self._model.piece(token), stop)
                 if job.reply is not None:
                     self._leave(job, running)

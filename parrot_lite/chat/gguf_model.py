@@ -6,6 +6,7 @@ On llama.cpp's own interface: ``llama_cpp.Llama`` knows one sequence.
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -127,6 +128,10 @@ class GgufModel:
                 return buffer.raw[:length]
             size = -length
 
+    def grammar(self, schema: dict[str, Any]) -> Grammar:
+        """What a JSON object of this schema may go on with. Close it when it is done with."""
+        return Grammar(self._llama, self._vocab, self.vocabulary, schema)
+
     def decode(self, parts: Sequence[Part]) -> list[Logits]:
         """Evaluate at most ``BATCH`` tokens; (vocabulary,) logits for each part that asks, in order.
 
@@ -185,3 +190,54 @@ class GgufModel:
             self._llama.llama_free(self._context)
             self._llama.llama_model_free(self._model)
             self._context = None
+
+
+class Grammar:
+    """Which tokens may come next where a reply is to be a JSON object of a schema. Raises ValueError for a schema that
+    llama.cpp cannot take.
+    """
+
+    def __init__(self, llama: Any, vocab: Any, vocabulary: int, schema: dict[str, Any]) -> None:
+        from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+        rules = json_schema_to_gbnf(json.dumps(schema))
+        self._llama, self._tokens = llama, np.arange(vocabulary, dtype=np.int32)
+        self._sampler = llama.llama_sampler_init_grammar(vocab, rules.encode(), b"root")
+        if not self._sampler:
+            raise ValueError("llama.cpp cannot read the grammar of the schema")
+
+    def begin(self) -> None:
+        """Nothing is written yet."""
+        self._llama.llama_sampler_reset(self._sampler)
+
+    def take(self, token: int) -> None:
+        """A token is written."""
+        self._llama.llama_sampler_accept(self._sampler, token)
+
+    def allowed(self, logits: Logits, greedy: bool) -> Logits:
+        """The (vocabulary,) logits, minus infinity where a token may not come next.
+
+        ``greedy`` tells that only the likeliest will be looked at.
+        """
+        best = int(logits.argmax())
+        # A look at all tokens takes as long as a token of a small model.
+        if greedy and np.isfinite(self._applied(logits, self._tokens[best : best + 1])[0]):
+            return logits
+        return self._applied(logits, self._tokens)
+
+    def _applied(self, logits: Logits, tokens: Tokens) -> Logits:
+        data = np.empty(len(tokens), _TOKEN_DATA)
+        data["id"], data["logit"], data["p"] = tokens, logits[tokens], 0
+        array = self._llama.llama_token_data_array(
+            data=data.ctypes.data_as(self._llama.llama_token_data_p), size=len(tokens), selected=-1, sorted=False
+        )
+        self._llama.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        allowed: Logits = data["logit"].copy()
+        return allowed
+
+    def close(self) -> None:
+        """Free it."""
+        self._llama.llama_sampler_free(self._sampler)
+
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])

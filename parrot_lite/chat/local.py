@@ -12,6 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from parrot_lite.chat import adapter_inputs, check_due, normalised
+from parrot_lite.errors import UserError
 from parrot_lite.lm.model import load_for_inference, load_renderer
 from parrot_lite.recipe import Decoding, Local, Recipe
 from parrot_lite.types import Dialogue, Reply, Role, derive_seed
@@ -49,6 +50,9 @@ class LocalChat:
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
         """See ``Chat.reply``. A prompt that leaves no room in the model's context is a failed reply."""
         check_due(dialogues, speaker)
+        if decoding.json_schema is not None:
+            fix = "Set eval.judge.verdict = written or expected, or judge with a server or a gguf speaker"
+            raise UserError("a local speaker cannot be held to a JSON schema", self.name, fix)
         prompts = [self._renderer.prompt(dialogue) for dialogue in dialogues]
         context = self._model.config.max_position_embeddings
         replies: dict[int, Reply] = {}

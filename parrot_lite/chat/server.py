@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, ValidationError
 
 from parrot_lite.chat import check_due, lanes
+from parrot_lite.chat.choices import COVERED, Likeliest, way, weigh
 from parrot_lite.chat.meter import Meter
 from parrot_lite.chat.prompted import flipped, instruction
 from parrot_lite.errors import UserError
@@ -40,17 +41,19 @@ PASSING = (408, 409, 425, 429)  # and 5xx: the same call may go well later
 ILL = 3  # failures in a row from which an address is set aside ...
 ASIDE = 30.0  # ... for so many seconds
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a call is made again; doubled each time
+TOP = 20  # tokens that OpenAI and vLLM tell at one place
 LONGEST_ASKED_FOR = 60.0  # seconds of a Retry-After that are waited
 
 
 class Outcome(NamedTuple):
-    """What came of one try of a call; ``kind`` names the failure."""
+    """What came of one try of a call; ``kind`` names the failure, ``places`` are the reply's tokens where asked for."""
 
     reply: Reply
     kind: str | None = None
     again: bool = False  # whether the same call may go well later
     ill: bool = False  # whether it speaks against the address and not against the request
     wait: float | None = None  # seconds that the server asks for
+    places: tuple[tuple[str, Likeliest], ...] = ()
 
 
 class ServerChat:
@@ -83,12 +86,13 @@ class ServerChat:
     def reply(self, dialogues: Sequence[Dialogue], speaker: Role, decoding: Decoding, seed: int) -> list[Reply]:
         """One reply a dialogue, in order. A user's turn is asked for with the roles flipped.
 
-        Raises UserError where the server refuses the key or knows no such model. A refused request (400, 413, 422, 403)
+        A choice is weighed as ``chat.choices`` says; one of which too little can be read is a lasting failure. Raises
+        UserError where the server refuses the key, knows no such model, tells no log-probs for a choice or takes no
+        JSON schema. A refused request (400, 413, 422, 403)
         is a lasting failure once any call has gone well, those in flight included. Where none has, the set-up may be at
         fault: then a 403 raises and the others may be tried again.
         """
         check_due(dialogues, speaker)
-        refuse_choices(self._spec, decoding)
         if speaker == "user":
             dialogues = [flipped(dialogue, self._told) for dialogue in dialogues]
         with self._news:
@@ -137,9 +141,40 @@ class ServerChat:
         ]
 
     def _one(self, dialogue: Dialogue, decoding: Decoding, seed: int) -> Outcome:
-        """A call, made again while that may help."""
-        drawn = derive_seed(seed, dialogue.id, len(dialogue.turns))
         request = request_for(self._spec, dialogue, decoding, seed)
+        outcome = self._made(request)
+        if decoding.choices and outcome.reply.text is not None:
+            return self._weighed(request, outcome, decoding.choices)
+        return outcome
+
+    def _weighed(self, request: Mapping[str, Any], first: Outcome, texts: Sequence[str]) -> Outcome:
+        """The choice that a reply makes, by its likeliest tokens and, where the server goes on, by further calls."""
+        if not any(likeliest for _, likeliest in first.places):
+            fix = "Start it with log-probs (llama_cpp.server: --logits_all true), or set eval.judge.verdict = written"
+            raise UserError("the server does not tell how likely its tokens are", self._where, fix)
+        known, calls = way(first.places), [first]
+
+        def told(beginning: str) -> Likeliest | None:
+            if beginning not in known and self._spec.continues:
+                calls.append(self._made(continued(request, beginning)))
+                known[beginning] = calls[-1].places[0][1] if calls[-1].places else {}
+            return known.get(beginning)
+
+        weights = weigh(texts, told)
+        for call in calls:
+            if call.reply.text is None:
+                return call
+        covered = sum(weights)
+        if covered < COVERED:
+            reason = f"only {covered:.1%} of the judge's probability can be read as one of the choices"
+            return Outcome(Reply.failure(reason, first.reply.seconds, "off the choices"), "off the choices")
+        best = texts[weights.index(max(weights))]
+        shares = tuple(weight / covered for weight in weights)
+        update = {"text": best, "stop": "end", "weights": shares, "covered": covered}
+        return Outcome(first.reply.model_copy(update=update))
+
+    def _made(self, request: Mapping[str, Any]) -> Outcome:
+        """A call, made again while that may help."""
         address = None
         for number in range(self._spec.retries + 1):
             with self._room:
@@ -155,7 +190,9 @@ class ServerChat:
                 break
             wait = outcome.wait
             if wait is None:
-                spread = derive_seed(drawn, "wait", number) / 2**31  # or all that failed together come back together
+                spread = (
+                    derive_seed(request["seed"], "wait", number) / 2**31
+                )  # or all that failed together come back together
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2**number) * (1 - spread / 2)
             if self._closed.wait(wait):
                 break
@@ -190,6 +227,9 @@ class ServerChat:
             raise UserError(f"no such model or path: {_said(error)}", address, fix) from None
         except openai.APIStatusError as error:
             said, status = _said(error), error.status_code
+            if "response_format" in request and "response_format" in said:  # llama-cpp-python says so with a 500
+                fix = "Set schema_as = json_object for llama-cpp-python's server, or eval.judge.verdict = written"
+                raise UserError(f"the server takes no such JSON schema: {said}", address, fix) from None
             broken = status >= 500
             return Outcome(
                 failed(said, _lasting(status, said)),
@@ -247,9 +287,29 @@ class _Message(BaseModel):
     content: str | None = None
 
 
+class _Likely(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Place(_Likely):
+    top_logprobs: list[_Likely] = []
+
+
+class _LogProbs(BaseModel):
+    content: list[_Place] | None = None
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    logprobs: _LogProbs | None = None
+
+    @property
+    def places(self) -> tuple[tuple[str, Likeliest], ...]:
+        """The tokens of the reply, and what was likeliest at each."""
+        content = (self.logprobs.content if self.logprobs else None) or []
+        return tuple((place.token, {one.token: one.logprob for one in place.top_logprobs}) for place in content)
 
 
 class _Usage(BaseModel):
@@ -296,7 +356,8 @@ def _parse(body: str, seconds: float) -> Outcome:
             tokens=usage.completion_tokens,
             prompt_tokens=usage.prompt_tokens,
             seconds=seconds,
-        )
+        ),
+        places=choice.places,
     )
 
 
@@ -370,16 +431,16 @@ def client_of(spec: Server) -> OpenAI:
 
 
 def refuse_choices(spec: Server, decoding: Decoding) -> None:
-    """Raises UserError where a choice of replies is to be weighed."""
+    """Raises UserError where a choice of replies is to be weighed, which may take a second call."""
     if decoding.choices:
-        fix = "Set eval.judge.verdict = written, or judge with a gguf or local speaker"
-        raise UserError("a server cannot be asked to weigh a choice of replies", ", ".join(spec.addresses), fix)
+        fix = "Set batch = false, or eval.judge.verdict = written"
+        raise UserError("a batch cannot be asked to weigh a choice of replies", ", ".join(spec.addresses), fix)
 
 
 def request_for(spec: Server, dialogue: Dialogue, decoding: Decoding, seed: int) -> dict[str, Any]:
     """What the endpoint is asked for a dialogue's next message."""
     told = [{"role": "system", "content": dialogue.system}] if isinstance(dialogue, Instructed) else []
-    return {
+    request = {
         "model": spec.model,
         "messages": [*told, *({"role": turn.role, "content": turn.content} for turn in dialogue.turns)],
         "temperature": decoding.temperature,
@@ -387,6 +448,26 @@ def request_for(spec: Server, dialogue: Dialogue, decoding: Decoding, seed: int)
         "max_tokens": decoding.max_tokens,
         "seed": derive_seed(seed, dialogue.id, len(dialogue.turns)),
     }
+    if decoding.choices:
+        longest = max(map(len, decoding.choices))  # no token is shorter than a character
+        request |= {"logprobs": True, "top_logprobs": TOP, "max_tokens": longest}
+    if decoding.json_schema is not None:
+        request["response_format"] = (
+            {"type": "json_object", "schema": decoding.json_schema}
+            if spec.schema_as == "json_object"
+            else {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "strict": True, "schema": decoding.json_schema},
+            }
+        )
+    return request | spec.body
+
+
+def continued(request: Mapping[str, Any], beginning: str) -> dict[str, Any]:
+    """A request for the token behind a beginning of the reply, in the words of vLLM; llama-server does it unasked."""
+    messages = [*request["messages"], {"role": "assistant", "content": beginning}]
+    flags = {"continue_final_message": True, "add_generation_prompt": False}
+    return {**request, "messages": messages, "max_tokens": 1, **flags}
 
 
 def read_response(status: int, body: bytes) -> Reply:

@@ -1,13 +1,12 @@
 """A model's verdict on a negative: whether it is less likely than its chosen answer under the true history.
 
-A session is laid down once, with every answer of its pairs as a branch.
+What the answers of a session's pairs share is laid down once.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,13 @@ from parrot_lite.chat import adapter_inputs
 from parrot_lite.collect.authors import Failed
 from parrot_lite.collect.verdicts import Verdict, branch_id
 from parrot_lite.errors import UserError
-from parrot_lite.lm.tree import Answer, Limb, TokenTree
+from parrot_lite.lm.forest import Row, forest
 from parrot_lite.recipe import Local, Recipe
 from parrot_lite.types import SessionTree
 
 if TYPE_CHECKING:
     from parrot_lite.lm.tokens import Renderer
+    from parrot_lite.lm.tree import TokenTree
 
 
 def by_likelihood(recipe: Recipe, scorer: Local) -> Callable[[SessionTree], list[Verdict | Failed]]:
@@ -67,39 +67,18 @@ def by_likelihood(recipe: Recipe, scorer: Local) -> Callable[[SessionTree], list
 def laid_down(
     renderer: Renderer, tree: SessionTree, longest: int
 ) -> tuple[TokenTree | None, dict[str, tuple[int, int]]]:
-    """The session up to its last query with every answer of its pairs as a branch.
+    """Every answer of the session's pairs under its history, as one token tree; None where there is none.
 
     Beside it, by the name of a negative, the places of its chosen answer and of itself among the tree's answers. Pairs
-    that do not fit ``longest`` tokens are not in it. Raises UserError where the template's tokens of a prompt are not
-    the beginning of the session's.
+    that do not fit ``longest`` tokens are not in it. Raises UserError where a prompt's tokens are not the beginning of
+    prompt and answer.
     """
-    contexts = {branch.turn: tree.dialogue.before(branch.turn) for branch in tree.branches}
-    prompts = {turn: renderer.prompt(context) for turn, context in contexts.items()}
-    fitting: dict[str, tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {}
-    for branch in tree.branches:
-        context, prompt = contexts[branch.turn], prompts[branch.turn]
-        chosen, negative = (renderer.answer(context, prompt, t) for t in (tree.chosen(branch), branch.negative.text))
-        if len(prompt) + max(len(chosen), len(negative)) <= longest:
-            fitting[branch_id(tree, branch)] = branch.turn, (chosen, negative)
-    if not fitting:
-        return None, {}
-    trunk = prompts[max(turn for turn, _ in fitting.values())]
-    ids = array("i", trunk)
-    limbs = [Limb(0, 0, 0, len(trunk))]
-    answers: list[Answer] = []
-    at: dict[tuple[int, tuple[int, ...]], int] = {}  # the kinds of a turn share their chosen answer
     places: dict[str, tuple[int, int]] = {}
-    for name, (turn, pair) in fitting.items():
-        fork = len(prompts[turn])
-        if trunk[:fork] != prompts[turn]:
-            raise UserError("a prompt's tokens are not the beginning of a later one's", name, "Choose a template")
-        for answer in pair:
-            if (turn, answer) in at:
-                continue
-            at[turn, answer] = len(answers)
-            start = len(ids)
-            ids.extend(answer)
-            limbs.append(Limb(0, fork, start, len(ids)))
-            answers.append(Answer(start, len(ids), fork - 1))
-        places[name] = at[turn, pair[0]], at[turn, pair[1]]
-    return TokenTree(ids, tuple(limbs), tuple(answers)), places
+    rows: dict[Row, int] = {}  # the kinds of a turn share their chosen answer
+    for branch in tree.branches:
+        context = tree.dialogue.before(branch.turn)
+        pair = [renderer.row(context, text) for text in (tree.chosen(branch), branch.negative.text)]
+        if all(len(prompt) + len(answer) <= longest for prompt, answer in pair):
+            chosen, negative = (rows.setdefault(row, len(rows)) for row in pair)
+            places[branch_id(tree, branch)] = chosen, negative
+    return (forest(list(rows)) if rows else None), places

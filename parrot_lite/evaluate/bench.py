@@ -61,10 +61,11 @@ def load(bench: str, reference_answers: str | None = None) -> list[Question]:
         questions.append(question)
     if not questions:
         raise UserError("holds no session", bench, forms.FORMS)
-    return questions if reference_answers is None else _answered(questions, Path(reference_answers))
+    return questions if reference_answers is None else answered(questions, Path(reference_answers))
 
 
-def _answered(questions: Sequence[Question], file: Path) -> list[Question]:
+def answered(questions: Sequence[Question], file: Path) -> list[Question]:
+    """The questions, with a file's answers where they have no reference. Raises UserError where it does not hold."""
     found: dict[str, list[str | None]] = {}
     for where, row in _lines(existing_file(file)):
         try:

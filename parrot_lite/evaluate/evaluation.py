@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from parrot_lite.chat import Chat, all_at_once, inputs_of, lanes, open_chat
 from parrot_lite.chat.meter import Meter, check_prices
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import bench, judge, pairwise, play, report
+from parrot_lite.evaluate import bench, judge, pairwise, play, report, written
 from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
-from parrot_lite.recipe import ChatSpec, Judge, Recipe
-from parrot_lite.store import Journal, RunFolder, read, require, stage_folder, write_atomically
+from parrot_lite.recipe import ChatSpec, Eval, Judge, Recipe
+from parrot_lite.store import Journal, RunFolder, existing_file, read, require, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 ANSWERS = "answers.jsonl"
@@ -40,22 +40,38 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
     _check_history(recipe, questions)
     if recipe.eval.probe is not None:
         bench.heldout(recipe, recipe.eval.probe)  # refuses too few now, not after hours of play
-    check_prices(recipe, [*recipe.eval.models.values(), *([recipe.eval.judge.chat] if recipe.eval.judge else [])])
+        if recipe.eval.probe.bench_from is not None and len(questions) < 2:
+            what = "the probe swaps histories between sessions and needs two of the benchmark"
+            raise UserError(what, "eval.probe.bench_from", "Raise eval.sessions, or leave it out")
+    check_prices(recipe, _speakers(recipe.eval))
     with stage_folder(recipe, "eval", _inputs(recipe), rerun) as folder:
         if folder is not None:
             kept = "".join(question.model_dump_json(exclude_none=True) + "\n" for question in questions)
             write_atomically(folder.path / bench.QUESTIONS, kept)
+            if recipe.eval.probe is not None:
+                from parrot_lite.evaluate import probe  # needs torch
+
+                probe.check(recipe, recipe.eval.probe)
             with Meter(recipe, folder.path) as meter:
                 _play(recipe, folder, questions, meter)
                 if recipe.eval.judge is not None:
                     _judge(recipe, recipe.eval.judge, folder, questions, meter)
                     _compare(recipe, recipe.eval.judge, folder, questions, meter)
+                if recipe.eval.probe is not None:
+                    written.run(recipe, recipe.eval.probe, folder, meter)
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
-                from parrot_lite.evaluate import probe  # needs torch
-
                 probe.run(recipe, folder)
-    report.show(recipe)
+    report.run(recipe)
+
+
+def _speakers(settings: Eval) -> list[ChatSpec]:
+    found = [*settings.models.values()]
+    if settings.judge is not None:
+        found.append(settings.judge.chat)
+    if settings.probe is not None and settings.probe.writer is not None:
+        found.append(settings.probe.writer)
+    return found
 
 
 def _check_history(recipe: Recipe, questions: Sequence[Question]) -> None:
@@ -79,6 +95,10 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
         inputs |= judge.inputs(recipe.eval.judge)
     if recipe.eval.probe is not None:
         inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
+        if recipe.eval.probe.trees is not None:
+            inputs["trees"] = existing_file(Path(recipe.eval.probe.trees))
+        if recipe.eval.probe.writer is not None:
+            inputs |= {f"writer: {key}": path for key, path in inputs_of(recipe.eval.probe.writer, recipe).items()}
     return inputs
 
 
@@ -123,10 +143,10 @@ def _play(recipe: Recipe, folder: RunFolder, questions: Sequence[Question], mete
 
 def _judge(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence[Question], meter: Meter) -> None:
     played = list(read(folder.path / ANSWERS, Played))
-    questions = judge.with_references(questions, spec)
     prompts = load_prompts(spec.prompt)
     seed = derive_seed(recipe.run.seed, "eval", "judge")
     asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    questions = judge.with_references(questions, spec)
     total = sum(len(question.queries) for question in asked) * len(recipe.eval.models)
     failures: list[str] = []
     with folder.journal(JUDGMENTS, Judgment, lambda one: (one.model, one.dialogue, one.turn)) as journal:
@@ -152,10 +172,12 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
     if not spec.pairs:
         return
     played = list(read(folder.path / ANSWERS, Played))
-    questions = judge.with_references(questions, spec)
     prompts = load_prompts(spec.pair_prompt, pair=True)
     seed = derive_seed(recipe.run.seed, "eval", "compare")
-    total = sum(len(question.queries) for question in questions) * len(spec.pairs)
+    asked = [one for history in recipe.eval.history for one in bench.playable(questions, history)]
+    total = sum(len(question.queries) for question in asked) * len(spec.pairs)
+    pairs = [(player(a, history), player(b, history)) for history in recipe.eval.history for a, b in spec.pairs]
+    questions = judge.with_references(questions, spec)
     failures: list[str] = []
     with folder.journal(
         COMPARISONS, Comparison, lambda one: (one.model_a, one.model_b, one.dialogue, one.turn)
@@ -164,12 +186,11 @@ def _compare(recipe: Recipe, spec: Judge, folder: RunFolder, questions: Sequence
         if done < total:
             with _speaker(spec.chat, recipe, meter) as chat, progress("comparisons", total, done) as bar:
                 at_once = (1, total) if all_at_once(spec.chat) else lanes(spec.chat)
-                groups = pairwise.compare(played, questions, chat, prompts, spec, seed, at_once, journal)
+                groups = pairwise.compare(played, questions, pairs, chat, prompts, spec, seed, at_once, journal)
                 failures = keep(groups, journal, bar)
         folder.counts["comparisons"] = len(journal)
     _stop_where_failed(folder, failures, total, "comparisons")
     sessions = [question.id for question in questions]
-    pairs = list(spec.pairs)
     _put_in_order(
         folder.path / COMPARISONS,
         Comparison,

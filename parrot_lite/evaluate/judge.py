@@ -6,7 +6,6 @@ dialogue of its own with one message.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from parrot_lite.chat import Chat
 from parrot_lite.errors import UserError
+from parrot_lite.evaluate.bench import answered
 from parrot_lite.evaluate.prompts import Ask, Form, Heard, OwnPrompts, Prompts, load_prompts
 from parrot_lite.evaluate.records import Played, Question, transcript
 from parrot_lite.evaluate.verdicts import (
@@ -76,27 +76,14 @@ def check(spec: Judge, questions: Sequence[Question]) -> None:
 
 
 def with_references(questions: Sequence[Question], spec: Judge) -> list[Question]:
-    """The questions, with the reference answers of ``spec.references`` in place of their own where it is set.
+    """The questions as a judge is shown them: with the references of ``spec.references``, where set, and no others.
 
-    The file has FastChat's form (its ``data/mt_bench/reference_answer``). Raises UserError where it does not hold.
+    Raises UserError where that file does not hold.
     """
     if spec.references is None:
         return list(questions)
-    given: dict[str, list[str]] = {}
-    for number, line in enumerate(Path(spec.references).read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            if line.strip():
-                row = json.loads(line)
-                given[str(row["question_id"])] = [str(text) for text in row["choices"][0]["turns"]]
-        except (ValueError, KeyError, TypeError, IndexError):
-            fix = 'A line is {"question_id", "choices": [{"turns": [...]}]}'
-            raise UserError("not a reference answer", f"{spec.references}:{number}", fix) from None
-    found = []
-    for question in questions:
-        own = given.get(question.id, [])[: len(question.queries)]
-        padded = (*own, *[None] * (len(question.queries) - len(own)))
-        found.append(question.model_copy(update={"references": padded}))
-    return found
+    bare = [one.model_copy(update={"references": (None,) * len(one.queries)}) for one in questions]
+    return answered(bare, Path(spec.references))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
         raise UserError("no such model", name, f"Name one of {', '.join(recipe.eval.models)}")
     check_prices(recipe, [settings.chat])
     answers = require_unchanged(recipe, "eval") / "answers.jsonl"
-    questions = judge.with_references(bench.load(recipe.eval.bench), settings)
+    questions = judge.with_references(bench.load(recipe.eval.bench, recipe.eval.reference_answers), settings)
     played = [one for one in read(answers, Played) if one.model == name]
     seed = derive_seed(recipe.run.seed, "judge-check")
     drawn = draw(played, questions, items, seed)

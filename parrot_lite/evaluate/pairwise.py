@@ -14,7 +14,7 @@ from parrot_lite.chat import Chat
 from parrot_lite.evaluate.estimates import Numbers, share
 from parrot_lite.evaluate.judge import heard
 from parrot_lite.evaluate.prompts import Prompts
-from parrot_lite.evaluate.records import Comparison, Played, Preference, Question
+from parrot_lite.evaluate.records import Comparison, Outcome, Played, Preference, Question
 from parrot_lite.evaluate.verdicts import (
     PREFERENCES,
     REPAIR_JSON,
@@ -43,6 +43,7 @@ class _Case:
 def compare(
     played: Sequence[Played],
     questions: Sequence[Question],
+    pairs: Sequence[tuple[str, str]],
     chat: Chat,
     prompts: Prompts,
     spec: Judge,
@@ -50,17 +51,19 @@ def compare(
     lanes: tuple[int, int],
     skip: Container[object] = (),
 ) -> Generator[list[Comparison]]:
-    """One Comparison for every turn of every pair of ``spec.pairs``, in groups, each as soon as it is there.
+    """One Comparison for every turn of every pair of players, in groups, each as soon as it is there.
 
-    A turn that one of the two did not answer gets its Comparison without a call. ``skip`` holds the (model_a, model_b,
-    dialogue, turn) that are there already. Where a call failed, both orders are without a verdict and ``again`` tells
-    whether to make them again. ``lanes``: see ``judge``.
+    A session that was not played is left out. A turn that one of the two did not answer gets its Comparison without a
+    call. ``skip`` holds the (model_a, model_b, dialogue, turn) that are there already. Where a call failed, both orders
+    are without a verdict and ``again`` tells whether to make them again. ``lanes``: see ``judge``.
     """
     sessions = {(one.model, one.dialogue.id): one for one in played}
     cases: list[_Case] = []
     unanswered: list[Comparison] = []
     for question in questions:
-        for a, b in spec.pairs:
+        for a, b in pairs:
+            if (a, question.id) not in sessions:  # it has no reference history
+                continue
             both = sessions[a, question.id], sessions[b, question.id]
             for turn in range(1, len(question.queries) + 1):
                 if (a, b, question.id, turn) in skip:
@@ -140,15 +143,12 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
     for a, b in dict.fromkeys((one.model_a, one.model_b) for one in comparisons):
         own = [one for one in comparisons if (one.model_a, one.model_b) == (a, b)]
         settled = [one for one in own if one.outcome is not None]
-        values: dict[str, dict[int, float]] = {}
-        for one in settled:
-            values.setdefault(one.dialogue, {})[one.turn] = POINTS[one.outcome or "tie"]
         counts = [sum(one.outcome == outcome for one in settled) for outcome in ("a", "tie", "b")]
         shares = " / ".join(_share(count, len(settled)) for count in counts)
         bias = _share(sum(not one.consistent for one in settled), len(settled))
         places = [one.place for one in settled]
         leaning = f"{places.count('first')} first, {places.count('second')} second"
-        rate = share(numbers.mean(values), ".3f")
+        rate = share(numbers.mean(wins(own)), ".3f")
         rows.append((f"{a} against {b}", rate, shares, f"{bias}\n{leaning}", f"{len(settled)}/{len(own)}"))
     return Table(
         "Answers compared in both orders",
@@ -163,7 +163,16 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
     )
 
 
-POINTS: Mapping[str, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+POINTS: Mapping[Outcome, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+
+def wins(comparisons: Sequence[Comparison]) -> dict[str, dict[int, float]]:
+    """Session -> turn -> 1 where ``model_a`` wins, 0.5 for a tie, 0 where it loses, of one pair's settled turns."""
+    found: dict[str, dict[int, float]] = {}
+    for one in comparisons:
+        if one.outcome is not None:
+            found.setdefault(one.dialogue, {})[one.turn] = POINTS[one.outcome]
+    return found
 
 
 def _share(count: int, total: int) -> str:

@@ -147,8 +147,13 @@ def play(
                 asked[dialogue.id] = session, turn
                 calls.ask(speakers[heat[session.question.id]], dialogue)
 
+        open_heat = 0.0
         while waiting or len(calls):
             while waiting and len(calls) < in_flight(spec):
+                next_heat = heat[waiting[0].id]
+                if len(calls) and next_heat != open_heat and lanes(spec)[1] > 1:
+                    break  # a batch has one temperature: two of them open at once would halve it
+                open_heat = next_heat
                 session = _Session(waiting.popleft(), history)
                 ask(session, session.begin())
             for _, dialogue, reply in calls.answered():

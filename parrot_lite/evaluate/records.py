@@ -7,9 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from parrot_lite.recipe import History
-from parrot_lite.types import Dialogue, Lasting, Record, Text, missing_for_now
+from parrot_lite.types import Condition, Dialogue, How, Kind, Lasting, Record, Text, missing_for_now
 
-Condition = Literal["true", "swap", "none"]
+LEFT_OUT = "probe, left out: "  # how the counts of what the probe did not score begin
+AnswerBy = Literal["session", "same-writer", "played"]
 Phenomenon = Literal["anaphora", "ellipsis", "shift", "self-contained"]
 
 
@@ -154,16 +155,52 @@ class Comparison(Record):
         return self.outcome is None and missing_for_now(self.reason, self.lasting)
 
 
+class Written(Record):
+    """An answer that one fixed model wrote to exchange ``turn`` under the true history; ``reason`` says why not."""
+
+    dialogue: str
+    turn: int = Field(ge=1)
+    text: Text | None = None
+    ended: bool = True  # False where the limit of tokens cut it
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _text_or_reason(self) -> Self:
+        if (self.text is None) != (self.reason is not None):
+            raise ValueError("an answer has a text, or a reason why it has none")
+        return self
+
+
 class Likelihood(Record):
-    """How likely a session's own answer to exchange ``turn`` is to a model, under one kind of history."""
+    """How likely an answer to exchange ``turn`` is to a model, under one kind of history."""
 
     model: str
     dialogue: str
     turn: int = Field(ge=1)
+    # The held-out session's own; what one fixed model wrote to the same; what one model had played on the benchmark.
+    answer: AnswerBy = "session"
     rule: str | None = None  # what marked the turn as context-dependent; None = another turn
-    condition: Condition  # the true history, another session's, or none
+    phenomena: tuple[Phenomenon, ...] = ()  # the benchmark's label, which outweighs the rule
+    condition: Condition
     nll: float  # nats, summed over the answer's tokens
     tokens: int = Field(ge=1)
+
+    @property
+    def dependent(self) -> bool:
+        """Whether the query leans on its history: by its label, or by the rules where it has none."""
+        return bool({"anaphora", "ellipsis"} & set(self.phenomena)) if self.phenomena else self.rule is not None
+
+
+class Choice(Record):
+    """How likely the chosen answer of a held-out session and one negative are to a model, under the true history."""
+
+    model: str
+    dialogue: str
+    turn: int = Field(ge=1)
+    kind: Kind
+    how: How
+    chosen: float  # log-prob in nats, the mean over the answer's tokens
+    negative: float
 
 
 class UserTurn(Record):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parrot_lite.chat import Chat
 from parrot_lite.evaluate.prompts import PROMPTS, Ask, Form, spoken
@@ -37,7 +37,7 @@ class Rating(_Object):
     """The object that a judge writes of an answer where ``verdict = "json"``."""
 
     explanation: str
-    score: int = Field(ge=1, le=10)
+    score: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # no range: not every server takes one in a schema
 
 
 class Choice(_Object):
@@ -173,9 +173,12 @@ def as_they_come(
     generator is closed or ``work`` raises, no further group is begun; those begun are waited for.
     """
     calls, width = lanes
+    groups = [items[start : start + width] for start in range(0, len(items), width)]
+    if calls == 1:  # in this thread, so that Ctrl-C ends a call that takes hours
+        yield from map(work, groups)
+        return
     pool = ThreadPoolExecutor(calls)
     try:
-        groups = [items[start : start + width] for start in range(0, len(items), width)]
         for done in as_completed([pool.submit(work, group) for group in groups]):
             yield done.result()
     except BaseException:  # a generator that is closed raises GeneratorExit

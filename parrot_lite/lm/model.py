@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from parrot_lite.errors import UserError
 from parrot_lite.lm.tokens import Renderer
@@ -109,6 +109,13 @@ def _sweep(cache: Path) -> None:
 def load_renderer(model: Model) -> Renderer:
     """The tokenizer with the template that the recipe names."""
     return Renderer(_from_pretrained(AutoTokenizer, model), model.template)
+
+
+def skeleton(model: Model) -> Any:
+    """The base model without its weights, in a moment and no memory: to ask what its architecture can."""
+    config = _from_pretrained(AutoConfig, model)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def load_base(model: Model) -> Any:

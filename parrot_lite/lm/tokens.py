@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrot_lite.errors import UserError
+from parrot_lite.lm.forest import Row
 from parrot_lite.lm.template import Template, source_of
 from parrot_lite.lm.tree import Answer, Limb, TokenTree
 from parrot_lite.types import Dialogue, Role
@@ -100,14 +101,18 @@ class Renderer:
         """What the due speaker continues: a prefix of the longer session's ids."""
         return self.encode(self.template.prompt(dialogue))
 
-    def answer(self, context: Dialogue, prompt: Sequence[int], text: str) -> tuple[int, ...]:
+    def answer(self, context: Dialogue, prompt: Sequence[int], text: str, ended: bool = True) -> tuple[int, ...]:
         """What follows ``prompt``, the ids of ``context``, where ``text`` and its end-of-turn mark answer it.
 
-        Raises UserError where the template's tokens of the prompt are not the beginning of prompt and answer.
+        Without the mark where the speaker had not ``ended``. Raises UserError where the template's tokens of the prompt
+        are not the beginning of prompt and answer.
         """
         rendered = self.render(context.say(text))
         last = len(context.turns)
         end = max(i for i, message in enumerate(rendered.messages) if message == last) + 1
+        mark = rendered.ends[last]
+        if not ended and mark is not None:
+            end = mark
         if rendered.ids[: len(prompt)] != tuple(prompt):
             raise UserError(
                 "the prompt's tokens are not a prefix of prompt and answer",
@@ -115,6 +120,11 @@ class Renderer:
                 "Choose a template",
             )
         return rendered.ids[len(prompt) : end]
+
+    def row(self, context: Dialogue, text: str, ended: bool = True) -> Row:
+        """The ids of ``context`` as a prompt, and those of its ``answer``. Raises as that does."""
+        prompt = tuple(self.prompt(context))
+        return prompt, self.answer(context, prompt, text, ended)
 
     def example(self, dialogue: Dialogue, speaker: Role, max_tokens: int) -> Example | None:
         """The session with labels on the turns of ``speaker`` (paper section 3.1), cut behind the last that fits.

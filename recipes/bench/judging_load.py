@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -78,8 +79,9 @@ def main(
     latency: Annotated[float, typer.Option(help="seconds")] = 0.2,
     concurrency: int = 32,
     kill: Annotated[int, typer.Option(help="times that the second run is killed on the way")] = 3,
+    out: Annotated[Path, typer.Option(help="the page to write")] = ROOT / "recipes/bench/measured/judging-load.md",
 ) -> None:
-    """Run both and print what came as a page of Markdown; exit code 1 where a verdict is missing, doubled or other."""
+    """Run both, print what came and write it; exit code 1 where a verdict is missing, doubled or another."""
     ideal = verdicts * latency / concurrency
     before = os.getloadavg()[0]
     written: dict[int, bytes] = {}
@@ -101,15 +103,32 @@ def main(
             rows.append(f"| {name} | {counts} | {took} |")
     same = written[0] == written[kill]
     whole = len(keys) == len(lines) == verdicts
-    print(f"{verdicts} verdicts, an endpoint that answers after {latency:g} s, {concurrency} calls at once: ", end="")
-    print(f"{ideal:.2f} s at best for a call each.")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores for client and server; ", end="")
-    print(f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} after.\n")
-    print("| | verdicts | different | calls | of them twice | seconds | of the ideal |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    print("\n".join(rows))
-    print(f"\nThe killed run {'ends with the same bytes' if same else 'ENDS WITH OTHER VERDICTS'}.")
+    page = f"""# Judging against a slow server
+
+    make bench-judging
+
+{cpu()}, {os.cpu_count()} cores for client and server, {time.strftime("%Y-%m-%d")};
+load average {before:.1f} before, {os.getloadavg()[0]:.1f} after. {verdicts} verdicts from an endpoint that answers
+after {latency:g} s, {concurrency} calls at once: {ideal:.2f} s at best. "Seconds": from the first call to the last
+answer, by the server's clock.
+
+| | verdicts | different | calls | of them twice | seconds | of the ideal |
+|---|---:|---:|---:|---:|---:|---:|
+{chr(10).join(rows)}
+
+The killed run {"ends with the same bytes as" if same else "ENDS WITH OTHER VERDICTS THAN"} the undisturbed one.
+What it calls twice are the calls that were in flight at a kill.
+"""
+    print(page)
+    out.write_text(page, encoding="utf-8")
     sys.exit(not (same and whole))
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

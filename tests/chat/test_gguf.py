@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -424,6 +425,39 @@ def test_a_choice_that_does_not_fit_is_a_failed_reply(chat: GgufChat) -> None:
     texts = ("no", "word " * 500)
     (reply,) = chat.reply([asked("choice")], "assistant", Decoding(choices=texts), seed=0)
     assert reply.lasting == "context full"
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green", "blue"]}, "score": {"enum": list(range(1, 11))}},
+    "required": ["colour", "score"],
+    "additionalProperties": False,
+}
+
+
+def test_a_schema_is_kept_to_as_by_the_plain_class(chat: GgufChat, plain: Any) -> None:
+    from llama_cpp import LlamaGrammar
+
+    dialogue = asked("colour", "Which colour has a glacier, and how good is it? Write a JSON object.")
+    decoding = GREEDY.model_copy(update={"max_tokens": 60, "json_schema": SCHEMA})
+    (reply,) = chat.reply([dialogue], "assistant", decoding, seed=0)
+    prompt = plain.tokenize(chat.template.prompt(dialogue).encode(), add_bos=False, special=True)
+    plain.reset()
+    grammar = LlamaGrammar.from_json_schema(json.dumps(SCHEMA), verbose=False)
+    whole = plain.create_completion(prompt, max_tokens=60, temperature=0.0, grammar=grammar)
+    assert reply.text == whole["choices"][0]["text"].strip()
+    assert reply.stop == "end"
+    assert set(json.loads(reply.text)) == {"colour", "score"}
+
+
+def test_a_schema_is_kept_to_where_replies_are_drawn_together(chat: GgufChat) -> None:
+    decoding = Decoding(temperature=1.5, top_p=1.0, max_tokens=60, json_schema=SCHEMA)
+    replies = chat.reply([asked(f"c{n}", f"Number {n}?") for n in range(5)], "assistant", decoding, seed=0)
+    found = [json.loads(reply.text or "") for reply in replies]
+    assert {one["colour"] for one in found} <= {"red", "green", "blue"}
+    assert {type(one["score"]) for one in found} == {int}
+    assert len({(one["colour"], one["score"]) for one in found}) > 1
+    assert "{" not in (chat.reply([asked("d")], "assistant", GREEDY, seed=0)[0].text or "")  # the next is free again
 
 
 def test_prompts_longer_than_a_call_are_evaluated_in_several(chat: GgufChat, monkeypatch: pytest.MonkeyPatch) -> None:

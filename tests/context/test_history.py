@@ -1,6 +1,9 @@
+from itertools import permutations
+
 import pytest
 
 from parrot_lite.context import Asked, by_rules, other_history
+from parrot_lite.context.histories import histories, scrambled
 from tests.test_types import talk
 
 
@@ -33,3 +36,18 @@ def test_the_rules_as_a_detector():
         (2, True, "pronoun"),
         (3, False, "no rule"),
     ]
+
+
+def test_the_spoiled_histories_by_hand():
+    said, other = talk("A?", "a.", "B?", "b.").turns, talk("C?", "c.").turns
+    assert histories(said, other) == {"true": said, "swapped": other, "shortened": said[:2], "withheld": ()}
+    assert histories(other, said[:2])["shortened"] == ()
+
+
+def test_a_scrambled_history_has_the_same_exchanges_in_any_other_order():
+    one, two, three = talk("A?", "a.").turns, talk("B?", "b.").turns, talk("C?", "c.").turns
+    assert scrambled((*one, *two), 0) == (*two, *one)
+    others = {(*a, *b, *c) for a, b, c in permutations((one, two, three)) if (a, b, c) != (one, two, three)}
+    assert {scrambled((*one, *two, *three), seed) for seed in range(60)} == others
+    assert scrambled(one, 0) is None
+    assert scrambled((), 0) is None

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from parrot_lite.context import Asked, likelihood, other_history
-from parrot_lite.context.likelihood import Likelihood, grown, histories
-from parrot_lite.evaluate import probe
+from parrot_lite.context.likelihood import Likelihood
 from parrot_lite.lm.model import load_for_inference, load_renderer
-from parrot_lite.lm.tree import Limb
 from parrot_lite.recipe import Dependence
-from parrot_lite.types import Dialogue, Turn, derive_seed
+from parrot_lite.types import Dialogue, derive_seed
+from tests.rows import score
 from tests.tiny import first_turns, recipe, tiny_model
 
 
@@ -22,27 +21,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_rows_that_share_their_beginning_are_laid_down_once() -> None:
-    tree = grown([((1, 2, 3, 4), (8, 9)), ((1, 2, 5), (8, 9)), ((7,), (8, 9)), ((1, 2, 3), (8, 9))])
-    assert list(tree.ids) == [1, 2, 3, 4, 8, 9, 5, 8, 9, 7, 8, 9, 8, 9]
-    assert tree.limbs == (Limb(0, 0, 0, 6), Limb(0, 2, 6, 9), Limb(9, 9, 9, 12), Limb(0, 3, 12, 14))
-    assert [list(tree.way(answer)) for answer in tree.answers] == [
-        [1, 2, 3, 4, 8, 9],
-        [1, 2, 5, 8, 9],
-        [7, 8, 9],
-        [1, 2, 3, 8, 9],
-    ]
-
-
-def test_the_histories_by_hand() -> None:
-    said = tuple(Turn(role="assistant" if i % 2 else "user", content=f"m{i}") for i in range(4))
-    other = (Turn(role="user", content="elsewhere"), Turn(role="assistant", content="else"))
-    found = histories(Asked("s", 3, "q", said, "a"), other)
-    assert found == {"true": said, "swapped": other, "shortened": said[:2], "withheld": ()}
-
-
 def test_scores_are_those_of_rows_of_their_own(tmp_path: Path, base: Path) -> None:
-    """The probe scores one context a forward pass, without a tree."""
+
     made = recipe(tmp_path, base)
     sessions = first_turns(4, 3)
     detect = Likelihood(made, Dependence(), sessions)
@@ -60,7 +40,7 @@ def test_scores_are_those_of_rows_of_their_own(tmp_path: Path, base: Path) -> No
         }
         for name, turns in shown.items():
             context = before.model_copy(update={"turns": (*turns, before.turns[-1])})
-            nll, tokens = probe.score(model, renderer, context, session.answers[said.turn - 1])
+            nll, tokens = score(model, renderer, context, session.answers[said.turn - 1])
             assert said.scores[name] == pytest.approx(-nll / tokens, abs=2e-5), (said.session, said.turn, name)
         cost = said.scores["true"] - said.scores["withheld"]
         assert said.dependent == (cost >= 0.5)

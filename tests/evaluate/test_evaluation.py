@@ -146,11 +146,18 @@ def test_every_history_is_played_judged_and_told_apart(tmp_path: Path, capsys: p
     ]
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
+    keys: dict[str, object] = {"bench": str(bench), "sessions": None, "history": ("own", "reference", "hidden")}
     recipe = _recipe(tmp_path)
+    assert recipe.eval.judge is not None
+    keys["judge"] = recipe.eval.judge.model_copy(update={"pairs": (("sft", "base"),)})
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=keys)})
     evaluation.run(recipe)
     folder = recipe.folder("eval")
+    compared = [(one.model_a, one.model_b, one.dialogue) for one in read(folder / "comparisons.jsonl", Comparison)]
+    modes = {"": "abc", " (reference history)": "ab", " (history hidden)": "abc"}
+    assert sorted(compared) == sorted(
+        (f"sft{mode}", f"base{mode}", id) for mode, ids in modes.items() for id in ids for _ in (1, 2)
+    )
     played = {(one.model, one.dialogue.id): one for one in read(folder / "answers.jsonl", Played)}
     names = [f"{model}{mode}" for model in ("base", "sft", "capo") for mode in ("", " (history hidden)")]
     wanted = {(name, id) for name in names for id in "abc"}
@@ -206,6 +213,12 @@ def test_failed_verdicts_stop_the_stage_and_are_retried(
     assert " 64/64 judged" in capsys.readouterr().out
 
 
+def test_a_judge_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, judge=[None])
+    with pytest.raises(UserError, match="64 of 192 verdicts failed"):
+        evaluation.run(recipe)
+
+
 def test_failed_answers_stop_the_stage_before_judging(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     _script(tmp_path / "sft.jsonl", [*ANSWERS, None])
@@ -229,12 +242,14 @@ def test_probe_runs_where_the_recipe_sets_it(
                 for session in range(4):
                     for turn, rule in ((2, "pronoun"), (3, None)):
                         true = 15.0 + session
-                        for condition, more in (("true", 0.0), ("swap", 4.0 + number), ("none", 2.0)):
+                        for condition, more in (("true", 0.0), ("swapped", 4.0 + number), ("withheld", 2.0)):
                             record = {"model": model, "dialogue": f"s{session}", "turn": turn, "rule": rule}
                             record |= {"condition": condition, "nll": true + more, "tokens": 10}
                             journal.append(Likelihood.model_validate(record))
 
-    monkeypatch.setattr("parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe), raising=False)
+    monkeypatch.setattr(
+        "parrot_lite.evaluate.probe", types.SimpleNamespace(run=probe, check=lambda *_: None), raising=False
+    )
     recipe = _recipe(tmp_path, probe=True)
     with pytest.raises(UserError, match="logs has no finished result"):
         evaluation.run(recipe)

@@ -185,7 +185,7 @@ def test_files_that_are_no_fastchat_prompts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"own.jsonl:1.*not a prompt of FastChat's form"):
         load_prompts(str(file))
     file.write_text('{"question_id": 1}\n')
-    with pytest.raises(UserError, match=r"not a reference answer"):
+    with pytest.raises(UserError, match="no answers to a session"):
         with_references([_question()], SPEC.model_copy(update={"references": str(file)}))
 
 
@@ -343,6 +343,41 @@ def test_what_a_judge_thinks_is_no_verdict() -> None:
 def test_scripted_speakers_fit_the_seam() -> None:
     question = _question()
     assert [one.score for one in _judge(ScriptedChat.of(["Rating: [[3]]"]), question, _played(question))] == [3.0, 3.0]
+
+
+def test_a_json_verdict_is_an_object_and_a_broken_one_is_asked_for_again() -> None:
+    said = ['{"explanation": "Wrong, not [[10]].", "score": 3}', '```json\n{"explanation": "", "score": 7}\n```']
+    broken = ['{"score": 3}', '{"explanation": "", "score": 11}', '{"explanation": "", "score": 3, "more": 1}', "[[3]]"]
+    question = _question(category="stem")
+    spec = SPEC.model_copy(update={"verdict": "json", "prompt": "json"})
+    check(spec, [question])
+
+    def scored(first: str, second: str) -> tuple[list[float | None], Speaker]:
+        chat = Speaker(lambda dialogue: second if len(dialogue.turns) == 3 else first)
+        groups = judge([_played(question)], [question], chat, load_prompts("json"), spec, 0, (1, 4))
+        return [judgment.score for group in groups for judgment in group], chat
+
+    for text, score in zip(said, (3, 7), strict=True):
+        scores, chat = scored(text, "")
+        assert (scores, len(chat.calls)) == ([score, score], 1)
+        schema = chat.calls[0][1].json_schema
+        assert schema is not None
+        assert set(schema["properties"]) == {"explanation", "score"}
+    for text in broken:
+        assert scored(text, said[0])[0] == [3, 3]
+        scores, chat = scored(text, text)
+        assert (scores, len(chat.calls)) == ([None, None], 2)
+    assert "JSON object" in chat.heard[-1].queries[1]
+
+
+def test_what_a_server_cannot_weigh_is_no_score_and_not_asked_for_again() -> None:
+    question = _question()
+    lost = Reply.failure("only 40.0% of the judge's probability can be read", lasting="off the choices")
+    for judgment in _judge(Speaker(lambda _: lost), question, _played(question)):
+        assert (judgment.score, judgment.again) == (None, False)
+        assert (judgment.reason or "").startswith("only 40.0%")
+    read = Reply(text="[[9]]", stop="end", weights=(0.0,) * 8 + (1.0, 0.0), covered=0.97)
+    assert [one.covered for one in _judge(Speaker(lambda _: read), question, _played(question))] == [0.97, 0.97]
 
 
 def test_an_expected_score_is_the_mean_over_the_weights() -> None:

@@ -36,7 +36,7 @@ def _compare(
 ) -> tuple[Speaker, list[Comparison]]:
     chat = Speaker(say)
     prompts = load_prompts(spec.pair_prompt, pair=True)
-    groups = compare(played or (NEW, OLD), [QUESTION], chat, prompts, spec, 0, (1, 4), skip)
+    groups = compare(played or (NEW, OLD), [QUESTION], [("new", "old")], chat, prompts, spec, 0, (1, 4), skip)
     return chat, [one for group in groups for one in group]
 
 
@@ -150,6 +150,15 @@ def test_a_judge_too_small_to_follow_a_form_chooses() -> None:
     chat, found = _compare(lambda _: Reply(text="[[B]]", stop="end", weights=(0.2, 0.7, 0.1)), spec=spec)
     assert chat.calls[0][1].choices == ("[[A]]", "[[B]]", "[[C]]")
     assert [one.place for one in found] == ["second", "second"]
+
+
+def test_json_verdicts_of_pairs() -> None:
+    spec = SPEC.model_copy(update={"verdict": "json", "pair_prompt": "pair-json"})
+    chat, found = _compare(lambda _: '{"explanation": "Not [[A]].", "verdict": "B"}', spec=spec)
+    assert [one.place for one in found] == ["second", "second"]
+    assert (chat.calls[0][1].json_schema or {})["properties"]["verdict"]["enum"] == ["A", "B", "C"]
+    _, found = _compare(lambda _: '{"explanation": "", "verdict": "D"}', spec=spec)
+    assert [one.reason for one in found] == ["no verdict", "no verdict"]
 
 
 def test_the_table_by_hand() -> None:

@@ -68,11 +68,19 @@ def test_own_answers_and_fastchats_temperatures() -> None:
     assert played["math"].dialogue.answers == ("math says 1", "math says 3")
     assert (played["math"].model, played["math"].history, played["math"].fed) == ("m", "own", ())
     assert (played["math"].tokens, played["math"].seconds, played["math"].failed) == (4, 1.0, None)
-    for ids, decoding in chat.calls:
-        wanted = {"writing": 0.7, "gossip": 0.7, "math": 0.0, "coding": 0.0, "stem": 0.1}
-        assert {wanted[id] for id in ids} == {decoding.temperature}
-        assert (decoding.top_p, decoding.max_tokens) == (1.0, 32)
-    assert [ids for ids, _ in chat.calls[:2]] == [["writing", "gossip"]] * 2
+    assert [(ids, decoding.temperature) for ids, decoding in chat.calls[::2]] == [
+        (["writing", "gossip"], 0.7),
+        (["math", "coding"], 0.0),
+        (["stem"], 0.1),
+    ]
+    assert {(decoding.top_p, decoding.max_tokens) for _, decoding in chat.calls} == {(1.0, 32)}
+
+
+def test_a_batch_is_filled_up_as_sessions_end() -> None:
+    questions = [_question(id, "math", turns) for id, turns in (("a", 3), ("b", 1), ("c", 2), ("d", 1))]
+    chat = Speaker(_echo)
+    assert len(list(play("m", chat, Local(kind="local", batch=2), questions, 32, 0))) == 4
+    assert [sorted(ids) for ids, _ in chat.calls] == [["a", "b"], ["a", "c"], ["a", "c"], ["d"]]
 
 
 def test_one_session_ends_before_the_next_begins_where_nothing_is_gained_by_more() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import doctest
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from markupsafe import escape
 
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import estimates, report
-from parrot_lite.evaluate.context_use import Cell, per_token, pmi
-from parrot_lite.evaluate.records import Condition, Likelihood, Played
+from parrot_lite.evaluate.context_use import Cell, choice_tables, chosen_likelier, per_token, pmi
+from parrot_lite.evaluate.estimates import Numbers
+from parrot_lite.evaluate.records import Choice, Likelihood, Phenomenon, Played
 from parrot_lite.evaluate.report import build, run, size
 from parrot_lite.recipe import Recipe, dump, load
 from parrot_lite.table import Table
-from parrot_lite.types import Dialogue, Judgment, Record
+from parrot_lite.types import Condition, Dialogue, How, Judgment, Kind, Record
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 
@@ -52,10 +55,10 @@ def _judgment(model: str, dialogue: str, turn: int, score: float | None) -> Judg
 
 
 def _likelihoods(model: str, session: str, turn: int, rule: str | None, **nats: float) -> list[Likelihood]:
-    conditions: dict[Condition, float] = {"true": nats["true"], "swap": nats["swap"], "none": nats["none"]}
     return [
         Likelihood(model=model, dialogue=session, turn=turn, rule=rule, condition=condition, nll=nll, tokens=10)
-        for condition, nll in conditions.items()
+        for condition in get_args(Condition)
+        if (nll := nats.get(condition)) is not None
     ]
 
 
@@ -104,7 +107,7 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
         record
         for number, model in enumerate(given)
         for session, true in (("a", 15), ("b", 25 - 2 * number))
-        for record in _likelihoods(model, session, 2, "pronoun", true=true, swap=30, none=30)
+        for record in _likelihoods(model, session, 2, "pronoun", true=true, swapped=30, withheld=30)
     ]
     _finish(recipe, judgments, records)
     tables = _tables(recipe)
@@ -116,16 +119,11 @@ def test_every_model_is_compared_with_the_first_and_the_one_before(recipe: Recip
         ("capo minus sft", "+1.50 [-4.85, +7.85]", "0.500", "1.000", "8.17", "101", "2/2"),
     )
     assert any("2 sessions cannot show anything" in note for note in tables["Judge score: differences"].notes)
-    context = tables["Context use at context-dependent turns: differences"].rows
-    assert [row[0] for row in context] == [
-        f"{name}: {pair}" for name in ("NLL", "PMI-swap", "PMI-none") for pair in pairs
-    ]
-    assert context[1] == (
-        "NLL: capo minus base", "-0.200 [-2.741, +2.341]", "1.000", "1.000", "3.267", "700", "2, 2"
-    )  # fmt: skip
-    assert "Holm p: corrected for the 9 tested" in " ".join(
-        tables["Context use at context-dependent turns: differences"].notes
-    )
+    context = tables["Context use of the session's answers, context-dependent turns: differences"].rows
+    assert [row[0] for row in context] == [f"PMI-swap: {pair}" for pair in pairs]
+    assert context[1] == ("PMI-swap: capo minus base", "+0.200 [-2.341, +2.741]", "1.000", "1.000", "3.267", "700", "2")
+    notes = " ".join(tables["Context use of the session's answers, context-dependent turns: differences"].notes)
+    assert "Holm p: corrected for the 3 tested" in notes
 
 
 def test_categories_are_told_apart_where_there_are_several(recipe: Recipe) -> None:
@@ -184,44 +182,159 @@ def test_what_only_the_report_uses_needs_no_rerun(recipe: Recipe, tmp_path: Path
 
 def test_per_token_measures_by_hand() -> None:
     cells: dict[tuple[str, int], dict[Condition, Cell]] = {
-        ("a", 1): {"true": (10.0, 10), "swap": (16.0, 10)},
-        ("a", 2): {"true": (50.0, 30), "swap": (52.0, 30), "none": (53.0, 30)},
+        ("a", 1): {"true": (10.0, 10), "swapped": (16.0, 10)},
+        ("a", 2): {"true": (50.0, 30), "swapped": (52.0, 30), "withheld": (53.0, 30)},
         ("b", 1): {"true": (4.0, 4)},
     }
     assert per_token(cells, "true") == {"a": {0: 1.5}, "b": {0: 1.0}}
-    assert pmi(cells, "swap") == {"a": {0: pytest.approx(8 / 40)}}
-    assert pmi(cells, "none") == {"a": {0: pytest.approx(3 / 30)}}  # turn 1 has no such condition: left out of both
+    assert pmi(cells, "swapped") == {"a": {0: pytest.approx(8 / 40)}}
+    assert pmi(cells, "withheld") == {"a": {0: pytest.approx(3 / 30)}}  # turn 1 has no such condition: left out of both
 
 
 def test_context_use_by_hand(recipe: Recipe) -> None:
     records = [
-        *_likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18),
-        *_likelihoods("base", "b", 2, "pronoun", true=25, swap=28, none=26),
-        *_likelihoods("base", "b", 3, None, true=10, swap=10, none=9),
-        *_likelihoods("sft", "a", 2, "pronoun", true=14, swap=21, none=18),
+        *_likelihoods("base", "a", 1, None, true=30),
+        *_likelihoods("base", "a", 2, "pronoun", true=15, swapped=20, withheld=18),
+        *_likelihoods("base", "b", 2, "pronoun", true=25, swapped=28, withheld=26),
+        *_likelihoods("base", "b", 3, None, true=10, swapped=11, shortened=14, scrambled=12, withheld=9),
+        *_likelihoods("sft", "a", 1, None, true=31),
+        *_likelihoods("sft", "a", 2, "pronoun", true=14, swapped=21, withheld=18),
+        *_likelihoods("sft", "b", 3, None, true=12, swapped=15, shortened=14, scrambled=12, withheld=9),
     ]
     _finish(recipe, [], records)
     tables = _tables(recipe)
-    assert tables["Context use at context-dependent turns"].rows == (
-        ("base", "2, 2", "2.000 [-4.353, 8.353]", "0.400 [-0.871, 1.671]", "0.200 [-1.071, 1.471]"),
-        ("sft", "1, 1", "1.400 [-, -]", "0.700 [-, -]", "0.400 [-, -]"),
-        ("capo", "-", "-", "-", "-"),
+    levels = {row[0]: row[1:] for row in tables["Context use of the session's answers"].rows}
+    assert list(levels) == [
+        f"PMI-{n}: {m}" for n in ("swap", "last", "scramble", "none") for m in ("base", "sft", "capo")
+    ]
+    # base: at dependent turns a 0.5 and b 0.3; at the other b 0.1, which is 0.2 less than its own 0.3.
+    assert levels["PMI-swap: base"] == ("0.400 [-0.871, 1.671]", "0.100 [-, -]", "+0.200 [-, -]", "2 + 1")
+    assert levels["PMI-swap: sft"] == ("0.700 [-, -]", "0.300 [-, -]", "-", "1 + 1")  # no session has both kinds
+    assert levels["PMI-swap: capo"] == ("-", "-", "-", "-")
+    assert levels["PMI-last: base"] == ("-", "0.400 [-, -]", "-", "0 + 1")
+    assert levels["PMI-scramble: base"][1] == "0.200 [-, -]"
+    assert levels["PMI-none: base"][:2] == ("0.200 [-1.071, 1.471]", "-0.100 [-, -]")
+    assert tables["Context use of the session's answers, context-dependent turns: differences"].rows == (
+        ("PMI-swap: sft minus base", "+0.200 [-, -]", "-", "-", "-", "-", "1"),
     )
-    assert tables["Context use at context-dependent turns: differences"].rows == (
-        ("NLL: sft minus base", "-0.100 [-, -]", "-", "-", "-", "-", "1, 1"),
-        ("PMI-swap: sft minus base", "+0.200 [-, -]", "-", "-", "-", "-", "1, 1"),
-        ("PMI-none: sft minus base", "+0.100 [-, -]", "-", "-", "-", "-", "1, 1"),
+    others = tables["Context use of the session's answers: other differences"].rows
+    assert [(row[0], row[1], row[-1]) for row in others] == [
+        ("PMI-none: sft minus base", "+0.100 [-, -]", "1"),
+        ("PMI-swap, self-contained: sft minus base", "+0.200 [-, -]", "1"),
+        ("PMI-last, self-contained: sft minus base", "-0.200 [-, -]", "1"),
+    ]
+    by_turn = tables["PMI-swap of the session's answers by turn"]
+    assert by_turn.head == ("Turn", "base", "sft", "capo")
+    assert by_turn.rows == (
+        ("2", "0.400 [-0.871, 1.671] 2", "0.700 [-, -] 1", "- 0"),
+        ("3", "0.100 [-, -] 1", "0.300 [-, -] 1", "- 0"),
     )
-    assert tables["Context use at other turns"].rows[0][1:] == ("1, 1", "1.000 [-, -]", "0.000 [-, -]", "-0.100 [-, -]")
+    assert [row[0] for row in tables["PMI-last of the session's answers by turn"].rows] == ["3"]
+    costs = tables["NLL under the true history"]
+    assert costs.head == ("Model", "Session's answers [95%]", "First answers [95%]")
+    assert costs.rows[0] == ("base", "1.625 [0.037, 3.213]", "3.000 [-, -]")  # a: 15/10, b: 35/20
+    # Over the turns of both: a falls by 0.1, b rises by 0.2.
+    differences = tables["NLL under the true history: differences"]
+    assert [(row[0], row[1], row[-1]) for row in differences.rows] == [
+        ("Session's answers: sft minus base", "+0.050 [-1.856, +1.956]", "2"),
+        ("First answers: sft minus base", "+0.100 [-, -]", "1"),
+    ]
+    assert differences.notes[:2] == (
+        "1 of 2 are above the guard of +0.05: First answers: sft minus base.",
+        "Below the guard of +0.05, but not their intervals: Session's answers: sft minus base.",
+    )
+
+
+def test_all_below_the_guard_is_said(recipe: Recipe) -> None:
+    records = [
+        record
+        for number, model in enumerate(("base", "sft"))
+        for session in range(9)
+        for record in _likelihoods(model, f"s{session}", 2, None, true=10 - number * (1 + session / 10), swapped=14)
+    ]
+    _finish(recipe, [], records)
+    notes = _tables(recipe)["NLL under the true history: differences"].notes
+    assert notes[0] == "All are below the guard of +0.05, and so are their intervals."
+
+
+def test_kinds_of_turns_apart_are_of_sessions_that_have_both(recipe: Recipe) -> None:
+    records = [
+        record
+        for number, model in enumerate(("base", "sft"))
+        for session in "ab"
+        for turn, rule, swapped in ((2, "pronoun", 14 + 3 * number), (3, None, 12 + number))
+        for record in _likelihoods(model, session, turn, rule, true=10, swapped=swapped)
+    ]
+    _finish(recipe, [], [*records, *_likelihoods("sft", "c", 2, "pronoun", true=10, swapped=50)])
+    tables = _tables(recipe)
+    levels = {row[0]: row[1:] for row in tables["Context use of the session's answers"].rows}
+    assert [(levels[f"PMI-swap: {model}"][2][:6], levels[f"PMI-swap: {model}"][3]) for model in ("base", "sft")] == [
+        ("+0.200", "2 + 2"),
+        ("+0.400", "3 + 2"),
+    ]
+    rows = {row[0]: row for row in tables["Context use of the session's answers: other differences"].rows}
+    assert rows["PMI-swap, apart: sft minus base"][1].startswith("+0.200 [")
+    assert rows["PMI-swap, apart: sft minus base"][-1] == "2 + 2"
+
+
+def test_answers_of_several_writers_and_labels(recipe: Recipe) -> None:
+    (own, other) = _likelihoods("base", "a", 2, None, true=10, swapped=14)
+    kinds: dict[int, tuple[Phenomenon, ...]] = {2: ("anaphora", "ellipsis"), 3: ("self-contained", "shift")}
+    labelled = [
+        one.model_copy(update={"answer": "played", "phenomena": kinds[turn]})
+        for turn, swapped in ((2, 16), (3, 12))
+        for one in _likelihoods("base", "1", turn, "pronoun", true=10, swapped=swapped)
+    ]
+    written = [one.model_copy(update={"answer": "same-writer", "nll": one.nll + 1}) for one in (own, other)]
+    _finish(recipe, [], [own, other, *written, *labelled])
+    (recipe.folder("eval") / "manifest.json").write_text(
+        '{"counts": {"probe: sessions": 2, "probe, left out: same-writer, empty reply": 3}}'
+    )
+    tables = _tables(recipe)
+    assert tables["Context use of the same writer's answers"].rows[0][1:3] == ("-", "0.400 [-, -]")
+    # By label, whatever the rule says.
+    assert tables["Context use of the played answers"].rows[0][1:3] == ("0.600 [-, -]", "0.200 [-, -]")
+    by_phenomenon = tables["PMI-swap of the played answers by phenomenon"]
+    assert [row[:2] for row in by_phenomenon.rows] == [
+        ("anaphora", "0.600 [-, -] 1"),
+        ("ellipsis", "0.600 [-, -] 1"),
+        ("shift", "0.200 [-, -] 1"),
+        ("self-contained", "0.200 [-, -] 1"),
+    ]
+    assert tables["Context use of the session's answers"].notes[-1] == "Left out: 3 x same-writer, empty reply."
+    costs = tables["NLL under the true history"]
+    assert costs.head[1:] == ("Session's answers [95%]", "Same writer's answers [95%]")
+    assert costs.rows[0][1:] == ("1.000 [-, -]", "1.100 [-, -]")
+
+
+def test_forced_choice_by_hand() -> None:
+    def choice(model: str, session: str, turn: int, kind: Kind, how: How, negative: float) -> Choice:
+        return Choice(model=model, dialogue=session, turn=turn, kind=kind, how=how, chosen=-1.0, negative=negative)
+
+    choices = [
+        choice("base", "a", 2, "neglect", "structural", -2.0),
+        choice("base", "a", 2, "neglect", "prompted", -0.5),
+        choice("base", "a", 3, "neglect", "structural", -2.0),
+        choice("base", "b", 2, "neglect", "structural", -1.0),  # a tie is no choice for it
+        choice("base", "b", 2, "random", "structural", -3.0),
+    ]
+    assert chosen_likelier(choices[:4]) == {"a": {2: 0.5, 3: 1.0}, "b": {2: 0.0}}
+    (table,) = choice_tables(["base", "server"], choices, Numbers(100, 0))
+    assert table.head == ("Negative", "base")
+    # Over the turns 0.5, 1 and 0: a share ends at 0 and 1, however wide the interval of two sessions.
+    assert table.rows == (("neglect", "50% [0%, 100%] 3"), ("random", "100% [-, -] 1"))
+    assert choice_tables(["base"], [], Numbers(100, 0)) == []
 
 
 def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     judgments = [_judgment(model, id, turn, 5) for model in recipe.eval.models for id in "12" for turn in range(1, 9)]
-    likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swap=20, none=18)
+    likelihoods = _likelihoods("base", "a", 2, "pronoun", true=15, swapped=20, withheld=18)
     _finish(recipe, judgments, likelihoods)
     run(recipe)
-    screen = capsys.readouterr().out
+    screen, messages = capsys.readouterr()
+    assert f"{recipe.folder('report') / 'report.html'}" in messages.replace("\n", "")
     markdown = (recipe.folder("report") / "table.md").read_text(encoding="utf-8")
+    html = (recipe.folder("report") / "report.html").read_text(encoding="utf-8")
     assert max(map(len, screen.splitlines())) <= 100
     assert "are missing" not in screen
     for table in build(recipe).tables:
@@ -229,9 +342,11 @@ def test_screen_and_file_say_the_same(recipe: Recipe, capsys: pytest.CaptureFixt
             for cell in row:
                 assert all(line in screen for line in cell.split("\n")), cell
                 assert cell.strip().replace("\n", "<br>") in markdown
+                assert escape(cell.strip()) in html
     for text in ("5.00 [5.00, 5.00]", "16/16 judged", "j-135M@single", "a 135M judge proves the path, not the result"):
         assert text in screen
         assert text in markdown
+        assert text in html
 
 
 def test_markdown_cells_are_escaped() -> None:

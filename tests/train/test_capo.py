@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate.probe import score
 from parrot_lite.lm.model import load_for_inference, load_renderer, load_trainable
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.recipe import Capo, Lora, Recipe
@@ -22,6 +21,7 @@ from parrot_lite.train.pairs import pairs
 from parrot_lite.types import KINDS, Dialogue, SessionTree
 from tests.lm.test_template import session, shared
 from tests.lm.tokenizers import TEMPLATES
+from tests.rows import score
 from tests.tiny import (
     REAL,
     first_turns,
