@@ -28,6 +28,7 @@ Positive = Annotated[int, Field(ge=1)]
 History = Literal["own", "reference", "hidden"]
 HUB = "hf:"  # before the id of a data set, where a file could be meant, too
 ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
+BASE = "base"  # in the place of an adapter
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -180,12 +181,16 @@ class Local(Section):
     """The recipe's base model in transformers, with or without an adapter."""
 
     kind: Literal["local"]
-    adapter: str | None = Field(default=None, description="a training stage of this recipe, or a folder; none = base")
+    adapter: str | None = Field(
+        default=None, description="a training stage of this recipe, or a folder; none or base = the bare base"
+    )
     batch: Positive = Field(default=8, description="dialogues decoded together; higher increases memory")
 
     @field_validator("adapter")
     @classmethod
     def _is_named(cls, name: str | None) -> str | None:
+        if name == BASE:  # TOML has no none, and a file may have to undo what the one below it names
+            return None
         if name is None or name in ADAPTERS or "/" in name or Path(name).is_dir():
             return name
         near = difflib.get_close_matches(name, ADAPTERS, n=1)
