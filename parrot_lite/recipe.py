@@ -54,9 +54,10 @@ class Run(Section):
 
     seed: int = Field(default=0, ge=0, description="every random choice of every stage derives from it")
     folder: str = Field(default="runs", description="results lie in <folder>/<recipe>/<stage>/")
-    places: dict[Stage, str] = Field(
+    places: dict[Stage | Literal["report"], str] = Field(
         default_factory=dict,
-        description="folders of single stages that lie elsewhere; parrot table sets them, so that rows share stages",
+        description="folders of single stages, or of the report, that lie elsewhere; parrot table sets them, so that "
+        "rows share stages",
     )
 
 

@@ -77,7 +77,7 @@ VALUES: Mapping[Measure, Callable[[Evaluated], Values]] = {
     "repetition": _repetition,
 }
 MEANING: Mapping[Measure, str] = {
-    "PMI-swap": "NLL of the session's answer under another session's history minus under its own, at turns that lean on it; "
+    "PMI-swap": "NLL of the session's answer under another session's history minus under its own, at dependent turns; "
     "higher = uses its history more, or tells topics apart.",
     "PMI-last": "the same with the history's last exchange removed, so that the topic stays: the stricter one; from "
     "turn 3 on.",

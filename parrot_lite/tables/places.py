@@ -72,10 +72,11 @@ def trials(sheet: Sheet, recipe: str, overrides: Sequence[str], seeds: Sequence[
     found = []
     for (row, seed, one), chain, mine in zip(made, chains, names, strict=True):
         folder = home(one, sheet)
-        places = {
+        places: dict[str, str] = {
             stage: str((folder / row.name if len(users[name]) == 1 else folder.parent / SHARED) / name)
             for stage, name in mine.items()
         }
+        places["report"] = str(folder / row.name / f"report-seed{seed}")
         placed = one.model_copy(update={"run": one.run.model_copy(update={"places": places})})
         found.append(Trial(row, seed, placed, chain, folder / row.name / f"{sheet.name}-{row.name}-seed{seed}.toml"))
     return found

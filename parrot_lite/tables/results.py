@@ -21,6 +21,7 @@ from parrot_lite.tables.verdict import Finding, Guarded, verdict
 
 Runs = Mapping[int, Evaluated]  # training seed -> what its evaluation wrote
 Key = tuple[str, str, Measure]  # row, baseline, measure
+FIRST, ACROSS = 2, 3  # measures in the first table of rows, which has the paper's numbers too, and in the others
 TRAINED = ("pairs", "sessions", "steps")
 
 
@@ -194,7 +195,7 @@ def report(outcome: Outcome, command: str) -> Report:
         ),
         ("primary", f"{', '.join((outcome.measures.primary, *outcome.measures.co_primary))}, declared before the run"),
     ]
-    tables = [_levels(outcome)]
+    tables = _levels(outcome)
     if findings := [one for one in outcome.primary() if one.contrast is not None]:
         unit = UNITS[outcome.measures.primary]
         made = {_key(one.comparison, one.measure): one.contrast for one in findings if one.contrast is not None}
@@ -206,24 +207,34 @@ def report(outcome: Outcome, command: str) -> Report:
     return Report(sheet.title, tuple(facts), tuple(failed), tuple(tables))
 
 
-def _levels(outcome: Outcome) -> Table:
-    measures = outcome.measures.all
-    columns = outcome.sheet.paper.columns if outcome.sheet.paper else ()
-    rows = []
-    for row in outcome.sheet.rows:
-        ours = (written(outcome.level(row.name, one), FORMS[UNITS[one]]) for one in measures)
-        theirs = (f"{row.paper[column]:g}" if column in row.paper else "-" for column in columns)
-        rows.append((row.name, row.about, *ours, *theirs))
-    source = f" Paper: {outcome.sheet.paper.source}." if outcome.sheet.paper else ""
-    return Table(
-        "Rows",
-        ("Row", "What it is", *(f"{one} [95%]" for one in measures), *(f"{column}\n(paper)" for column in columns)),
-        tuple(rows),
-        (
-            f"All rows on the same held-out sessions.{source}",
-            *(f"{one}, {UNITS[one]}: {MEANING[one]}" for one in measures),
-        ),
-    )
+def _levels(outcome: Outcome) -> list[Table]:
+    """Rows down, measures across: as many a table as fit in its width, the paper's numbers beside the first ones."""
+    sheet = outcome.sheet
+    levels = {one: {row.name: outcome.level(row.name, one) for row in sheet.rows} for one in outcome.measures.all}
+    measured = [one for one, by_row in levels.items() if any(by_row.values())]
+    missing = [one for one in levels if one not in measured]
+    columns = sheet.paper.columns if sheet.paper else ()
+    blocks = [measured[:FIRST], *(measured[at : at + ACROSS] for at in range(FIRST, len(measured), ACROSS))]
+    tables = []
+    for block in blocks:
+        theirs = columns if block is blocks[0] else ()
+        rows = tuple(
+            (
+                row.name,
+                *(written(levels[one][row.name], FORMS[UNITS[one]]) for one in block),
+                *(f"{row.paper[column]:g}" if column in row.paper else "-" for column in theirs),
+            )
+            for row in sheet.rows
+        )
+        notes = [f"{one}, {UNITS[one]}: {MEANING[one]}" for one in block]
+        if block is blocks[0]:
+            notes = [*(f"{row.name}: {row.about}." for row in sheet.rows), *notes]
+            notes += [f"Paper: {sheet.paper.source}."] if sheet.paper else []
+        if block is blocks[-1] and missing:
+            notes.append(f"Not measured: {', '.join(missing)}.")
+        head = ("Row", *(f"{one} [95%]" for one in block), *(f"{column}\n(paper)" for column in theirs))
+        tables.append(Table("Rows" if block is blocks[0] else "Rows, other measures", head, rows, tuple(notes)))
+    return tables
 
 
 def _contrasts(title: str, made: Mapping[Key, Contrast], unit: str, outcome: Outcome) -> Table:
@@ -258,7 +269,8 @@ def _paper(sheet: Sheet) -> list[Table]:
     columns = sheet.paper.columns
     rows = tuple((name, *(f"{of[one]:g}" if one in of else "-" for one in columns)) for name, of in given.items())
     note = "As published, on the paper's models, data and judge: beside ours, not comparable with them."
-    return [Table(f"The paper's numbers ({sheet.paper.source})", ("Row", *columns), rows, (note,))] if rows else []
+    note = f"{sheet.paper.source}. {note}"
+    return [Table("The paper's numbers", ("Row", *columns), rows, (note,))] if rows else []
 
 
 def _cost(outcome: Outcome) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from parrot_lite.evaluate.conclusions import conclude
@@ -70,12 +71,17 @@ def verdict(
     told = [_sentence(one, broken.get(one.comparison.row), family, failed) for one in findings]
     counts = Counter(outcome for outcome, _ in told)
     listed = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
-    number = len(findings)
-    parts = [f"Of {number} primary comparison{'s' if number > 1 else ''}: {listed}", *(text for _, text in told)]
+    parts = [f"Of {len(findings)} primary test{'s' if findings[1:] else ''}: {listed}"]
+    for asked, group in groupby(zip(findings, told, strict=True), key=lambda pair: pair[0].comparison):
+        texts = [text for _, (_, text) in group]
+        parts += [
+            f"{asked.asks} {asked.row} minus {asked.baseline} in {texts[0]}",
+            *(f"In {text}" for text in texts[1:]),
+        ]
     parts += [_guard(one) for one in guards if one.state == "broken"]
     if unknown := [one for one in guards if one.state == "open"]:
         names = ", ".join(f"{one.guard} of {one.row}" for one in unknown)
-        parts.append(f"Guards neither kept nor broken, their intervals reaching beyond the limit: {names}")
+        parts.append(f"Neither kept nor broken, as intervals reach beyond the limit or nothing was measured: {names}")
     if guards and not broken and not unknown:
         parts.append("All guards are kept")
     parts += [f"The rows differ in more than their names say: {'; '.join(doses)}"] if doses else []
@@ -89,7 +95,7 @@ def verdict(
 
 def _sentence(one: Finding, broken: Guarded | None, family: int, failed: Mapping[str, str]) -> tuple[Outcome, str]:
     row, base = one.comparison.row, one.comparison.baseline
-    what = f"{one.comparison.asks} {row} minus {base}, {one.measure}"
+    what = one.measure
     if one.contrast is None:
         lost = [name for name in (row, base) if name in failed]
         why = f"{' and '.join(lost)} failed" if lost else "it was not measured on both"
