@@ -45,7 +45,7 @@ class Outcome:
     rows: Mapping[str, Runs]  # those with a result, by name
     costs: Mapping[str, Cost]
     shared: tuple[tuple[str, float, str], ...]  # stage and hash, minutes, the rows that use it
-    failed: Mapping[str, str]  # row -> why it lacks a seed or all of them
+    failed: Mapping[str, str]  # row, or "row under seed n" where there are several -> why it has no result
 
     @property
     def measures(self) -> Measures:
@@ -203,7 +203,7 @@ def report(outcome: Outcome, command: str) -> Report:
     for unit, made in outcome.others().items():
         tables.append(_contrasts(f"Other differences, {unit}", made, unit, outcome))
     tables += [*_guards(outcome.guards()), *_paper(sheet), _cost(outcome), *_shared(outcome.shared)]
-    failed = [f"row {name} has no result, or not under every seed: {reason}" for name, reason in outcome.failed.items()]
+    failed = [f"row {name} has no result: {reason}" for name, reason in outcome.failed.items()]
     return Report(sheet.title, tuple(facts), tuple(failed), tuple(tables))
 
 
@@ -309,10 +309,11 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
             row.name: {
                 "levels": {one: _plain(outcome.level(row.name, one)) for one in outcome.measures.all},
                 "cost": asdict(outcome.costs[row.name]) if row.name in outcome.costs else None,
-                "failed": outcome.failed.get(row.name),
+                "seeds": list(outcome.rows.get(row.name, {})),
             }
             for row in sheet.rows
         },
+        "without a result": dict(outcome.failed),
         "primary": [
             {"row": one.comparison.row, "baseline": one.comparison.baseline, "measure": one.measure}
             | _contrast(one.contrast)

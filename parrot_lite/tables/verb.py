@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -43,23 +43,28 @@ def run(recipe: str, table: str, overrides: Sequence[str], seeds: Sequence[int],
     every = trials(sheet, recipe, overrides, wanted if sheet.kind == "models" else sheet.seeds[:1])
     mine = [trial for trial in every if not rows or trial.row.name in rows]
     state = run_all(sheet.name, tasks(mine), refuse_leaks())
-    failed = {trial.row.name: why for trial in mine if (why := state.reason(trial))}
+    failed = {label(trial, wanted): why for trial in mine if (why := state.reason(trial))}
     made = every[0].recipe
     folder = home(made, sheet)
     folder.mkdir(parents=True, exist_ok=True)
     options = [*(f"--seed {seed}" for seed in seeds), *(f"--row {row}" for row in rows)]
     command = " ".join(["parrot table", *map(shlex.quote, (recipe, table, *overrides)), *options])
     if sheet.kind == "data":
-        _data(sheet, [trial for trial in mine if trial.row.name not in failed], folder, failed)
+        _data(sheet, [trial for trial in mine if label(trial, wanted) not in failed], folder, failed)
     else:
-        outcome = gathered(sheet, every, wanted, failed)
+        outcome = gathered(sheet, every, wanted, failed)  # with the rows that nobody wanted run, too
         _written(folder, sheet, results.report(outcome, command), outcome.verdict())
         text = json.dumps(results.as_json(outcome, command), indent=1, ensure_ascii=False)
         write_atomically(folder / f"{sheet.name}.json", text + "\n")
     for name, why in failed.items():
         say(f"{sheet.name}: row {name} failed: {why}")
-    say(f"{sheet.name}: {len(sheet.rows) - len(failed)} of {len(sheet.rows)} rows; written to {folder / sheet.name}.md")
+    say(f"{sheet.name}: {len(failed) or 'none'} of {len(mine)} failed; written to {folder / sheet.name}.md")
     return not failed
+
+
+def label(trial: Trial, seeds: Sequence[int]) -> str:
+    """The row, and its training seed where there are several."""
+    return trial.row.name if len(seeds) == 1 else f"{trial.row.name} under seed {trial.seed}"
 
 
 def refuse_leaks() -> Callable[[Task], None]:
@@ -96,17 +101,18 @@ def _trained_on(recipe: Recipe, stage: Stage) -> list[Path]:
         return []  # a file is missing: the stage says so, and the other rows go on
 
 
-def gathered(sheet: Sheet, every: Sequence[Trial], seeds: Sequence[int], failed: dict[str, str]) -> Outcome:
-    """The results that there are. A row that is not finished and did not fail is put into ``failed``."""
+def gathered(sheet: Sheet, every: Sequence[Trial], seeds: Sequence[int], failed: Mapping[str, str]) -> Outcome:
+    """The results that there are; what is not finished and did not fail was not run."""
     kept: dict[Path, Evaluated] = {}  # one object an evaluation: an untrained row has the same one under every seed
     rows: dict[str, dict[int, Evaluated]] = {}
+    missing = dict(failed)
     for trial in every:
         folder = trial.recipe.folder("eval")
         if folder not in kept:
             try:
                 kept[folder] = evaluated(trial.recipe)
             except UserError:
-                failed.setdefault(trial.row.name, "not run")
+                missing.setdefault(label(trial, seeds), "not run")
                 continue
         rows.setdefault(trial.row.name, {})[trial.seed] = kept[folder]
     made = every[0].recipe
@@ -115,7 +121,7 @@ def gathered(sheet: Sheet, every: Sequence[Trial], seeds: Sequence[int], failed:
         for row in sheet.rows
         if row.name in rows
     }
-    return Outcome(sheet, made, tuple(seeds), rows, costs, results.shared(every), failed)
+    return Outcome(sheet, made, tuple(seeds), rows, costs, results.shared(every), missing)
 
 
 def _data(sheet: Sheet, done: Sequence[Trial], folder: Path, failed: dict[str, str]) -> None:
