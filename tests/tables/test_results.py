@@ -33,9 +33,7 @@ def scored(gain: float, wobble: float = 0.01, nll: float = 1.0) -> Evaluated:
                 ("shortened", nll + 0.5 * gain + off),
             )
             found += [
-                Likelihood(
-                    model="m", dialogue=session, turn=turn, rule=rule, condition=condition, nll=10 * per, tokens=10
-                )
+                Likelihood(model="m", dialogue=session, turn=turn, rule=rule, condition=one, nll=10 * per, tokens=10)
                 for one, per in spoiled
             ]
     judged = [
