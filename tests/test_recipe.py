@@ -16,7 +16,7 @@ from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Se
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 DEMO = RECIPES / "demo.toml"
-TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "parrot-40k"]
+TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "paper-13b", "parrot-40k"]
 
 
 PRICE = Price(input=1.0, output=2.0)
@@ -99,6 +99,22 @@ class TestShippedRecipes:
         assert [one["source"] for one in base["collect"].pop("seeds")] == ["logs"]
         assert {base.pop("name"), paper.pop("name")} == {"llama-2-7b-24gb", "parrot-40k"}
         assert paper == base
+
+    def test_paper_13b_has_the_papers_sizes(self):
+        paper, seeds = load(RECIPES / "paper-13b.toml"), load(RECIPES / "parrot-40k.toml").collect.seeds
+        assert paper.model == load(RECIPES / "llama-2-13b-48gb.toml").model
+        assert paper.collect.seeds == seeds
+        assert (paper.logs.sessions, paper.collect.sessions, paper.collect.max_turns) == (70_000, 40_000, 10)
+        assert {s.max_tokens for s in (paper.ask, paper.sft, paper.capo)} == {4096}
+        assert {s.epochs for s in (paper.ask, paper.sft)} == {3.0}
+        queries = paper.negatives.sessions * paper.negatives.turns_per_session
+        assert (queries, queries * len(paper.negatives.wanted)) == (10_000, 30_000)
+        assert (paper.capo.beta, paper.capo.epochs, paper.capo.sft_weight, paper.capo.dpo_weight) == (
+            0.1,
+            1.0,
+            0.0,
+            1.0,
+        )
 
     def test_what_parrot_40k_shows_in_comments_holds(self, tmp_path):
         lines = (RECIPES / "parrot-40k.toml").read_text(encoding="utf-8").splitlines()
