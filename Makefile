@@ -19,7 +19,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats table tables test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check table tables stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"

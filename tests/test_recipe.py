@@ -650,3 +650,13 @@ def test_a_stage_lies_where_it_is_placed():
     assert made.folder("train-sft") == Path("elsewhere/sft-1")
     assert made.folder("train-capo") == Path("runs/demo/train-capo")
     assert made.resolved("train-sft") == load(DEMO).resolved("train-sft")
+    assert load(DEMO, ["run.places.report=elsewhere/report"]).folder("report") == Path("elsewhere/report")
+    with pytest.raises(UserError, match="run.places"):
+        load(DEMO, ["run.places.train-sfd=elsewhere"])
+
+
+def test_a_file_can_take_an_adapter_away_again():
+    asker = {"collect": {"asker": {"kind": "local", "adapter": "base"}, "prompted": True}}
+    made = load(DEMO, [], {"row": asker})
+    assert made.collect.asker == Local(kind="local")
+    assert made.needs("collect") == ()
