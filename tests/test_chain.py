@@ -151,7 +151,7 @@ def holds(made: Recipe) -> None:
     }
     assert {(one.model, one.dialogue, one.turn) for one in judged if one.score is not None} == answered
     likelihoods = list(read(made.folder("eval") / "likelihoods.jsonl", Likelihood))
-    assert len(likelihoods) == 3 * 3 * 3  # models, sessions, conditions
+    assert len(likelihoods) == 3 * 3 * (5 + 1)  # models, sessions; histories of the last answer, and the first answer
     table = (made.folder("report") / "table.md").read_text(encoding="utf-8")
     for words in ("base", "sft", "capo", "scripted@single"):
         assert words in table

@@ -11,7 +11,6 @@ import numpy as np
 from parrot_lite.lm.tree import Answer, Limb, TokenTree
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]  # the ids of a prompt, and of what is scored behind it
-WORTH = 8  # a branch shares at least one of so many of its tokens: its attention is dearer than a trunk's on a CPU
 Shared = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
@@ -83,7 +82,6 @@ def _shared(rows: Sequence[Row]) -> Shared:
         common[place, place + 1 :] = common[place + 1 :, place] = np.minimum.accumulate(neighbours[place:])
     lengths, prompts = np.diag(common)[:, None], np.array([len(prompt) for prompt, _ in rows])[:, None]
     found: Shared = np.where(common == lengths, common, np.minimum(common, prompts))
-    found[found * WORTH < lengths] = 0
     return found
 
 
