@@ -651,7 +651,7 @@ def test_a_stage_lies_where_it_is_placed():
     assert made.folder("train-capo") == Path("runs/demo/train-capo")
     assert made.resolved("train-sft") == load(DEMO).resolved("train-sft")
     assert load(DEMO, ["run.places.report=elsewhere/report"]).folder("report") == Path("elsewhere/report")
-    with pytest.raises(UserError, match="run.places"):
+    with pytest.raises(UserError, match=r"run\.places"):
         load(DEMO, ["run.places.train-sfd=elsewhere"])
 
 
