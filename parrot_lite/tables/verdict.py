@@ -98,7 +98,7 @@ def _sentence(one: Finding, broken: Guarded | None, family: int, failed: Mapping
     what = one.measure
     if one.contrast is None:
         lost = [name for name in (row, base) if any(key.split()[0] == name for key in failed)]
-        why = f"{' and '.join(lost)} failed" if lost else "it was not measured on both"
+        why = f"no result of {' and '.join(lost)}" if lost else "it was not measured on both"
         return "without a result", f"{what}: open, {why}"
     caveat = "" if broken is None else f"but {row} breaks its guard"
     said = conclude(row, base, one.contrast, scale(one.measure, caveat), family)

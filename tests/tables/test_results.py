@@ -88,7 +88,7 @@ def test_a_row_that_is_missing(tmp_path: Path) -> None:
         tmp_path, rows={name: runs for name, runs in whole.rows.items() if name != "all"}, failed={"all": "lost"}
     )
     assert [finding.contrast for finding in one.primary()] == [None, None]
-    assert "open, all failed" in one.verdict()
+    assert "open, no result of all" in one.verdict()
     report = results.report(one, "parrot table")
     assert report.warnings == ("row all has no result: lost",)
     json.dumps(results.as_json(one, "parrot table"))

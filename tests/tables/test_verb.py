@@ -121,7 +121,7 @@ def test_a_failing_row_does_not_stop_the_others(tmp_path: Path, base: Path) -> N
     assert [name for name in stages(list(manifests(home))) if "kinds" in name] == ["kinds/none/eval"]
     written = (home / "kinds" / "kinds.md").read_text(encoding="utf-8")
     assert "Of 2 primary tests: 2 without a result." in written
-    assert "no-such minus none in PMI-swap: open, no-such failed." in written
+    assert "no-such minus none in PMI-swap: open, no result of no-such." in written
     assert "Row no-such has no result: train-capo: train-capo: no pair is left" in written
     assert "Row all has no result: not run" in written
     assert "no pair is left to train on" in (home / "kinds" / "no-such" / "log.txt").read_text(encoding="utf-8")

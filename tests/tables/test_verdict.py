@@ -69,7 +69,7 @@ def test_failed_rows() -> None:
     failed = {"D": "train-capo: the card's memory is full.", "R": "not run"}
     text = verdict([Finding(ASKED, "PMI-swap", None)], [], failed, 3)
     assert text.startswith(
-        "Of 1 primary test: 1 without a result. Is it the context? C minus D in PMI-swap: open, D failed."
+        "Of 1 primary test: 1 without a result. Is it the context? C minus D in PMI-swap: open, no result of D."
     )
     assert "Row D has no result: train-capo: the card's memory is full. Row R has no result: not run." in text
     assert "it was not measured on both" in verdict([Finding(ASKED, "PMI-last", None)], [], {}, 3)
