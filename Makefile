@@ -4,6 +4,8 @@ SET    ?=
 RERUN  ?=
 BENCH  ?=
 STATS  ?=
+T      ?= table6
+TABLES ?= $(basename $(notdir $(wildcard recipes/tables/*.toml)))
 PYTHON ?= python3
 
 BIN    := .venv/bin
@@ -17,7 +19,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check table tables stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -76,6 +78,12 @@ asker-report: $(STAMP) ## the asker against real users: likelihood, ends of turn
 
 judge-check: $(STAMP) ## the judge of a finished eval: what it punishes, how it varies, whether it favours length
 	@$(PARROT) judge-check $(RECIPE) $(SET)
+
+table: $(STAMP) ## a table of the paper or of controls, rerun: T=table6 (recipes/tables/), what is missing of it
+	@$(PARROT) table $(RECIPE) $(T) $(SET)
+
+tables: $(STAMP) ## every table, one behind another; a failed row does not stop them
+	@code=0; for one in $(TABLES); do $(PARROT) table $(RECIPE) $$one $(SET) || code=1; done; exit $$code
 
 stats: $(STAMP) ## data sets beside the paper's Table 1: STATS='FILE... --out DIR'
 	@$(PARROT) stats $(STATS)

@@ -147,6 +147,26 @@ def plan(
 
 
 @app.command()
+def table(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a TOML file")],
+    name: Annotated[str, typer.Argument(metavar="TABLE", help="a name in recipes/tables/, or a TOML file")],
+    overrides: Overrides = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="a training seed, in place of the table's; may come several times")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="run this row alone; may come several times")] = None,
+) -> None:
+    """Rerun a table of the paper, or a table of controls: what is missing, row by row. Exit code 1 where a row failed.
+
+    Rows share every stage that they have in common. The result is <table>.md, with a verdict, in the table's folder.
+    """
+    from parrot_lite.tables import verb as room
+
+    if not room.run(recipe, name, overrides or [], seed or [], row or []):
+        raise typer.Exit(1)
+
+
+@app.command()
 def stats(
     files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="data sets: JSONL or JSON")] = None,
     name: Annotated[

@@ -553,7 +553,7 @@ def _capo(outlook: Outlook) -> Planned:
     c, n = outlook.recipe.capo, outlook.recipe.negatives
     reads = f"negatives; adapter of train-sft; {_base(outlook.recipe)}"
     facts, number, lengths = outlook.facts("negatives"), _trees(outlook), outlook.lengths(n.data)
-    kinds = sum(c.trains(kind, how) for kind, how in n.wanted)
+    kinds = 1 if c.one_a_turn else sum(c.trains(kind, how) for kind, how in n.wanted)
     turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
     if facts:
         number = facts["counts"]["trees"]

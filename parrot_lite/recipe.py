@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import (
@@ -30,11 +30,14 @@ from pydantic import (
 from parrot_lite.errors import UserError
 from parrot_lite.types import KINDS, Condition, How, Kind
 
+Location = tuple[int | str, ...]
+Parts = tuple[tuple[str, ...], ...]  # of several keys
 Stage = Literal["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 Positive = Annotated[int, Field(ge=1)]
 History = Literal["own", "reference", "hidden"]
 HUB = "hf:"  # before the id of a data set, where a file could be meant, too
 ADAPTERS: tuple[Stage, ...] = ("train-ask", "train-sft", "train-capo")  # the stages that train one
+BASE = "base"  # in the place of an adapter
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -60,6 +63,11 @@ class Run(Section):
 
     seed: int = Field(default=0, ge=0, description="every random choice of every stage derives from it")
     folder: str = Field(default="runs", description="results lie in <folder>/<recipe>/<stage>/")
+    places: dict[Stage | Literal["report"], str] = Field(
+        default_factory=dict,
+        description="folders of single stages, or of the report, that lie elsewhere; parrot table sets them, so that "
+        "rows share stages",
+    )
 
 
 class Model(Section):
@@ -183,12 +191,16 @@ class Local(Section):
     """The recipe's base model in transformers, with or without an adapter."""
 
     kind: Literal["local"]
-    adapter: str | None = Field(default=None, description="a training stage of this recipe, or a folder; none = base")
+    adapter: str | None = Field(
+        default=None, description="a training stage of this recipe, or a folder; none or base = the bare base"
+    )
     batch: Positive = Field(default=8, description="dialogues decoded together; higher increases memory")
 
     @field_validator("adapter")
     @classmethod
     def _is_named(cls, name: str | None) -> str | None:
+        if name == BASE:  # TOML has no none, and a file may have to undo what the one below it names
+            return None
         if name is None or name in ADAPTERS or "/" in name or Path(name).is_dir():
             return name
         near = difflib.get_close_matches(name, ADAPTERS, n=1)
@@ -270,12 +282,21 @@ class Training(Section):
         default=True, description="recompute activations: about a third slower, far less memory"
     )
     save_every: Positive = Field(default=50, description="steps between two checkpoints that a killed run resumes from")
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="of the adapter's first weights and of the order of sessions; none = run.seed. Several of them, "
+        "data and evaluation being the same, show what training leaves to chance",
+    )
 
 
 class Sft(Training):
     """SFT of either speaker: [ask] trains the user's turns, [sft] the assistant's."""
 
     sessions: Positive | None = Field(default=None, description="sessions used, in file order; none = all")
+    turns: Positive | None = Field(
+        default=None, description="exchanges of a session that are trained on, the first ones; none = all"
+    )
     data: tuple[Sessions, ...] = Field(
         min_length=1, description="stages of this recipe (logs, collect) or JSONL files of dialogues"
     )
@@ -562,8 +583,22 @@ class Capo(Training):
     how: tuple[How, ...] | None = Field(
         default=None, min_length=1, description="in which ways they were written; none = all that there are"
     )
+    turns_with: tuple[Kind, ...] = Field(
+        default=(),
+        description="only turns that have a negative of each of these kinds, so that rows with different kinds train "
+        "on the same turns; none = every turn",
+    )
+    one_a_turn: bool = Field(
+        default=False,
+        description="one negative a turn, the kinds in rotation over all turns: as many pairs as with a single kind",
+    )
     weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. layout = tree only"
+    )
+    dpo_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="of DPO's loss; 0 with sft_weight = 1 continues SFT on the chosen answers of the same turns",
     )
     sft_weight: float = Field(
         default=0.0, ge=0, description="of the chosen answers' NLL a token, added to the loss; 0 = the paper's DPO"
@@ -587,6 +622,12 @@ class Capo(Training):
     def _layout_can(self) -> Self:
         if self.layout == "pairs" and self.weights:
             raise ValueError("weights need layout = tree. Set it, or leave weights out")
+        return self
+
+    @model_validator(mode="after")
+    def _learns(self) -> Self:
+        if not (self.dpo_weight or self.sft_weight):
+            raise ValueError("dpo_weight and sft_weight are both 0, which trains nothing. Raise one of them")
         return self
 
 
@@ -822,7 +863,21 @@ class Recipe(Section):
 
     def folder(self, stage: str) -> Path:
         """Where a stage's results lie."""
-        return Path(self.run.folder) / self.name / stage
+        elsewhere: dict[Any, str] = self.run.places
+        return Path(elsewhere[stage]) if stage in elsewhere else Path(self.run.folder) / self.name / stage
+
+    def needs(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages whose results this one reads, in the order in which stages run."""
+        section = getattr(self, SECTION[stage])
+        read = {name for name in getattr(section, "data", ()) if name in SECTION}
+        read |= {spec.adapter for spec in _locals(section)}
+        if stage == "collect" and any(source.source == "logs" for source in self.collect.seeds):
+            read.add("logs")
+        if stage == "train-capo":
+            read |= {"negatives", "train-sft"}
+        if stage == "eval" and self.eval.probe is not None:
+            read.add("logs")
+        return tuple(one for one in SECTION if one in read)
 
     def resolved(self, stage: Stage) -> dict[str, Any]:
         """The part of the recipe that decides a stage's results, as plain TOML-able data.
@@ -881,48 +936,91 @@ def _uses_model(part: object) -> bool:
     return isinstance(part, dict) and any(map(_uses_model, part.values()))
 
 
+def _locals(part: object) -> Iterator[Local]:
+    """Every local speaker that a section names."""
+    if isinstance(part, Local):
+        yield part
+    elif isinstance(part, Section):
+        for name in type(part).model_fields:
+            yield from _locals(getattr(part, name))
+    elif isinstance(part, dict | tuple):
+        for one in part.values() if isinstance(part, dict) else part:
+            yield from _locals(one)
+
+
 def dump(resolved: dict[str, Any]) -> str:
     """The resolved part as TOML text, what a run folder keeps as ``recipe.toml``."""
     return tomli_w.dumps(resolved)
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe with its ``extends`` chain and ``key=value`` overrides.
+def load(
+    path: str | Path, overrides: Sequence[str] = (), changes: Mapping[str, Mapping[str, Any]] | None = None
+) -> Recipe:
+    """Read a recipe with its ``extends`` chain and ``key=value`` overrides; ``changes`` are tables of TOML over both.
 
-    Raises UserError with the file or the override, the key and a suggestion where the recipe does not hold.
+    ``changes`` go by the place that an error is to name. Raises UserError with the file, the override or that place,
+    the key and a suggestion where the recipe does not hold.
     """
     path = Path(path)
-    data, places = _read(path, ()), dict[str, tuple[str, ...]]()
+    data, places = _read(path, ()), dict[str, Parts]()
     for override in overrides:
         parts, value = _override(override)
-        places[f"override {override}"] = parts
+        places[f"override {override}"] = (parts,)
         for part in reversed(parts):
             value = {part: value}
         data = _merge(data, value)
     if "name" in data:
         raise UserError("'name' is taken from the file's name", f"{path}", "Remove the key and rename the file")
+    for place, change in (changes or {}).items():
+        places[place] = tuple(_set(change))
+        data = _merge(data, dict(change))
+    return validated(Recipe, {**data, "name": path.stem}, str(path), places)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(kind: type[S], data: Mapping[str, Any], file: str, places: Mapping[str, Parts] | None = None) -> S:
+    """A section of data as TOML gives it; ``places`` has the keys that were set elsewhere than in ``file``.
+
+    Raises UserError with the file or the place, the key and a suggestion where it does not hold.
+    """
     try:
         # JSON mode: strict types, yet a TOML array may fill a tuple and 1 may fill a float.
-        return Recipe.model_validate_json(json.dumps({**data, "name": path.stem}))
+        return kind.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise _explain(error, str(path), places) from None
+        raise _explain(error, kind, file, places or {}) from None
     except TypeError:
-        raise UserError("a date or time stands where a recipe has none", str(path), "Quote it") from None
+        raise UserError("a date or time stands where none can be", file, "Quote it") from None
+
+
+def _set(change: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The parts of every key that a table sets."""
+    for key, value in change.items():
+        if isinstance(value, dict) and value:
+            yield from _set(value, (*above, key))
+        else:
+            yield (*above, key)
+
+
+def toml(path: Path, what: str, where: str) -> dict[str, Any]:
+    """A TOML file. Raises UserError where it cannot be read; ``what`` it is, and ``where`` the shipped ones lie."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.toml")], n=1)
+        hint = f"Did you mean {path.parent / near[0]}.toml?" if near else f"Shipped {what}s are in {where}"
+        raise UserError(f"no such {what}", str(path), hint) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"not valid TOML: {error}", str(path), "Mend that line") from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UserError("the chain of 'extends' comes back to this file", str(path), "Break the circle")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.toml")], n=1)
-        hint = f"Did you mean {path.parent / near[0]}.toml?" if near else "Shipped recipes are in recipes/"
-        raise UserError("no such recipe", str(path), hint) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not valid TOML: {error}", str(path), "Mend that line") from None
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", str(path)) from None
+    data = toml(path, "recipe", "recipes/")
     parents = data.pop("extends", [])
     parents = [parents] if isinstance(parents, str) else parents
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
@@ -974,12 +1072,11 @@ def _override(override: str) -> tuple[tuple[str, ...], Any]:
         return tuple(parts), None if text.strip() == "none" else text
 
 
-Location = tuple[int | str, ...]
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 
-def _explain(error: ValidationError, file: str, overrides: Mapping[str, tuple[str, ...]]) -> UserError:
-    """The first mistake, where it was made: ``overrides`` has the parts of each override's key."""
+def _explain(error: ValidationError, root: type[Section], file: str, places: Mapping[str, Parts]) -> UserError:
+    """The first mistake, where it was made: ``places`` has the keys that were set elsewhere than in ``file``."""
     errors = error.errors(include_url=False)
     # Not mistakes of their own: a default that had to wait, and a list that is empty without its wrong entries.
     errors = [one for one in errors if one["type"] != "default_factory_not_called"]
@@ -988,14 +1085,15 @@ def _explain(error: ValidationError, file: str, overrides: Mapping[str, tuple[st
     # A misspelt key before the missing one that it was meant to be.
     first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     location, more = _location(first["loc"]), len({_location(one["loc"]) for one in errors}) - 1
-    what, fix = _mistake(dict(first), location)
+    what, fix = _mistake(dict(first), location, root)
     what += f" (and {more} more)" if more else ""
-    place = file
-    for override, parts in overrides.items():
-        below, above = location[: len(parts)] == parts, location == parts[: len(location)]
-        if below or (above and (first["type"] == "extra_forbidden" or f"{parts[-1]} " in what)):
-            place = override
-    return UserError(what, place, fix)
+    found = file
+    for place, keys in places.items():
+        for parts in keys:
+            below, above = location[: len(parts)] == parts, location == parts[: len(location)]
+            if below or (above and (first["type"] == "extra_forbidden" or f"{parts[-1]} " in what)):
+                found = place
+    return UserError(what, found, fix)
 
 
 def _location(parts: Location) -> Location:
@@ -1014,12 +1112,12 @@ def _named(location: Location) -> str:
     return f"{_named(rest)} of the {item}" if rest else f"the {item}"
 
 
-def _mistake(first: dict[str, Any], location: Location) -> tuple[str, str]:
+def _mistake(first: dict[str, Any], location: Location, root: type[Section]) -> tuple[str, str]:
     """What is wrong, and what to do about it."""
     key, given, context = _named(location), first["input"], first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown key {key}", _meant(first["loc"], location)
+            return f"unknown key {key}", _meant(first["loc"], location, root)
         case "missing":
             return f"{key} is missing", f"Add {location[-1]} = ... to it"
         case "value_error":  # what a validator of ours says, with its way out
@@ -1044,14 +1142,14 @@ def _mistake(first: dict[str, Any], location: Location) -> tuple[str, str]:
     return f"{key} = {json.dumps(given, ensure_ascii=False)[:80]}: {what}", fix
 
 
-def _meant(parts: Location, location: Location) -> str:
+def _meant(parts: Location, location: Location, root: type[Section]) -> str:
     """Which key an unknown one was meant to be: of this name in another section, else of a name like it here."""
-    name, here = str(location[-1]), _known_keys(parts[:-1])
+    name, here = str(location[-1]), _known_keys(parts[:-1], root)
     above = [str(part) for part in location[:-1]] if all(isinstance(part, str) for part in location) else []
     pool = {key: [".".join([*above, key])] for key in here}
     if len(location) <= 2:  # deeper ones belong to a speaker
         elsewhere: dict[str, list[str]] = {}
-        for key in _leaves(Recipe):
+        for key in _leaves(root):
             elsewhere.setdefault(key.rpartition(".")[2], []).append(key)
         if name in elsewhere:
             mine = [key for key in elsewhere[name] if key.startswith(f"{location[0]}.")]
@@ -1067,8 +1165,8 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
 
 
-def _known_keys(location: Location) -> list[str]:
-    section: type[Section] | None = Recipe
+def _known_keys(location: Location, root: type[Section]) -> list[str]:
+    section: type[Section] | None = root
     for part in location:
         field = section.model_fields.get(str(part)) if section else None
         if isinstance(part, str) and part in SPEAKERS:

@@ -17,7 +17,7 @@ DEMO = "recipes/demo.toml"
 BUNDLED = "parrot_lite/data/sessions.jsonl"
 STAGES = ["logs", "train-ask", "collect", "negatives", "train-sft", "train-capo", "eval"]
 LOOKING = [
-    *("report", "show", "plan", "stats", "asker-report", "judge-check"),
+    *("report", "show", "plan", "table", "stats", "asker-report", "judge-check"),
     *("context-check", "overlap", "bench-check", "export-data"),
 ]
 HEAVY = (
@@ -143,6 +143,17 @@ class TestMakefile:
         assert all(len(line.split()) > 2 for line in done.stdout.splitlines()[2:])  # each with what it does
         assert run("make").stdout == done.stdout
 
+    def test_tables_go_on_behind_one_that_fails(self):
+        done = run("make", "--dry-run", "table", "T=lr", "RECIPE=x.toml", "SET=capo.beta=0.2")
+        assert done.stdout.splitlines()[-1] == ".venv/bin/parrot table x.toml lr capo.beta=0.2"
+        every = ["make", "--assume-old=.venv/.complete", "tables", "RECIPE=x.toml", "TABLES=one two"]
+        done = run(*every, "PARROT=echo")
+        assert (done.returncode, done.stdout.splitlines()) == (0, ["table x.toml one", "table x.toml two"])
+        failing = run(*every, "PARROT=echo said; test two =")
+        assert failing.returncode == 2
+        assert failing.stdout.count("said") == 2
+        assert set(re.findall(r"\w+", makefile_tables())) == {path.stem for path in TABLES.glob("*.toml")}
+
     def test_a_stage_to_run_again_is_one_of_them(self):
         done = run("make", "--dry-run", "collect", "RERUN=logs collect")
         reruns = [line.split()[1] for line in done.stdout.splitlines() if line.endswith("--rerun")]
@@ -154,6 +165,16 @@ class TestMakefile:
     def test_its_recipe_is_the_programs_default(self):
         assert f"RECIPE ?= {cli.DEMO}\n" in (ROOT / "Makefile").read_text()
         assert cli.DEMO == DEMO
+
+
+TABLES = ROOT / "recipes" / "tables"
+
+
+def makefile_tables():
+    """What the Makefile takes for all tables."""
+    return run("make", "--assume-old=.venv/.complete", "tables", "PARROT=echo").stdout.replace(
+        "table recipes/demo.toml", ""
+    )
 
 
 class TestErrors:

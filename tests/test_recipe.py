@@ -16,7 +16,7 @@ from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Se
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 DEMO = RECIPES / "demo.toml"
-TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "parrot-40k"]
+TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "paper-13b", "parrot-40k"]
 
 
 PRICE = Price(input=1.0, output=2.0)
@@ -100,6 +100,22 @@ class TestShippedRecipes:
         assert {base.pop("name"), paper.pop("name")} == {"llama-2-7b-24gb", "parrot-40k"}
         assert paper == base
 
+    def test_paper_13b_has_the_papers_sizes(self):
+        paper, seeds = load(RECIPES / "paper-13b.toml"), load(RECIPES / "parrot-40k.toml").collect.seeds
+        assert paper.model == load(RECIPES / "llama-2-13b-48gb.toml").model
+        assert paper.collect.seeds == seeds
+        assert (paper.logs.sessions, paper.collect.sessions, paper.collect.max_turns) == (70_000, 40_000, 10)
+        assert {s.max_tokens for s in (paper.ask, paper.sft, paper.capo)} == {4096}
+        assert {s.epochs for s in (paper.ask, paper.sft)} == {3.0}
+        queries = paper.negatives.sessions * paper.negatives.turns_per_session
+        assert (queries, queries * len(paper.negatives.wanted)) == (10_000, 30_000)
+        assert (paper.capo.beta, paper.capo.epochs, paper.capo.sft_weight, paper.capo.dpo_weight) == (
+            0.1,
+            1.0,
+            0.0,
+            1.0,
+        )
+
     def test_what_parrot_40k_shows_in_comments_holds(self, tmp_path):
         lines = (RECIPES / "parrot-40k.toml").read_text(encoding="utf-8").splitlines()
         shown = [line.lstrip("# ") for line in lines if re.match(r"# (\[|[a-z]+ = )", line)]
@@ -133,7 +149,7 @@ class TestShippedRecipes:
 REFUSALS = {
     "unknown key": ("capo.bta=0.2", "unknown key 'capo.bta'", "Did you mean 'capo.beta'?"),
     "unknown section": ("colect.in_flight=2", "unknown key 'colect'", "Did you mean 'collect'?"),
-    "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, seed"),
+    "unknown key like no other": ("run.zzz=1", "unknown key 'run.zzz'", "Known here: folder, places, seed"),
     "unknown key inside a section's table": ("sft.lora.alfa=1", "unknown key 'sft.lora.alfa'", "'sft.lora.alpha'"),
     "unknown key inside an optional section": (
         "eval.judge.promt='x'",
@@ -234,7 +250,7 @@ REFUSALS = {
         "Did you mean 'train-sft'?",
     ),
     "a string for a speaker": ("collect.asker=local", "'collect.asker' = \"local\"", "object"),
-    "date": ("logs.path=2023-10-11", "a date or time stands where a recipe has none", "Quote it"),
+    "date": ("logs.path=2023-10-11", "a date or time stands where none can be", "Quote it"),
     "name": ("name=mine", "'name' is taken from the file's name", "rename the file"),
 }
 
@@ -613,3 +629,67 @@ def test_the_judges_prompts_go_by_the_verdict(tmp_path, verdict, prompts):
     judge = 'eval.judge={ chat = { kind = "scripted", path = "x" } }'
     recipe = load(path, ["eval.judge=none", judge, f"eval.judge.verdict={verdict}"])
     assert (recipe.eval.judge.prompt, recipe.eval.judge.pair_prompt) == prompts
+
+
+class TestNeeds:
+    """Which stages a stage reads, by the recipe's own keys."""
+
+    def test_of_the_demo(self):
+        recipe = load(DEMO)
+        assert {stage: recipe.needs(stage) for stage in SECTION} == {
+            "logs": (),
+            "train-ask": ("logs",),
+            "collect": ("train-ask",),
+            "negatives": ("logs", "collect"),
+            "train-sft": ("logs", "collect"),
+            "train-capo": ("negatives", "train-sft"),
+            "eval": ("logs", "train-sft", "train-capo"),
+        }
+
+    @pytest.mark.parametrize(
+        ("override", "stage", "needs"),
+        [
+            ("collect.seeds=logs", "collect", ("logs", "train-ask")),
+            ("collect.asker.adapter=none", "collect", ()),
+            ('negatives.how=["on-policy"]', "negatives", ("logs", "collect", "train-sft")),
+            ('sft.data=["other.jsonl"]', "train-sft", ()),
+            (
+                'negatives.dependence.judge={kind = "local", adapter = "train-ask"}',
+                "negatives",
+                ("logs", "train-ask", "collect"),
+            ),
+            ("eval.probe=none", "eval", ("train-sft", "train-capo")),
+        ],
+    )
+    def test_follows_the_keys(self, override, stage, needs):
+        assert load(DEMO, [override]).needs(stage) == needs
+
+
+def test_changes_stand_over_overrides_and_are_named_in_errors():
+    change = {"capo": {"beta": 0.3, "kinds": ["neglect"]}}
+    made = load(DEMO, ["capo.beta=0.2", "capo.epochs=2"], {"row one": change})
+    assert (made.capo.beta, made.capo.epochs, made.capo.kinds) == (0.3, 2.0, ("neglect",))
+    for wrong, text in (
+        ({"capo": {"beta": -1}}, "row two: 'capo.beta' = -1: input should be greater than 0"),
+        ({"capo": {"betta": 1}}, "row two: unknown key 'capo.betta'. Did you mean 'capo.beta'?"),
+        ({"capo": {"dpo_weight": 0}}, "row two: [capo] dpo_weight and sft_weight are both 0"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(text)}"):
+            load(DEMO, [], {"row one": change, "row two": wrong})
+
+
+def test_a_stage_lies_where_it_is_placed():
+    made = load(DEMO, ["run.places.train-sft=elsewhere/sft-1"])
+    assert made.folder("train-sft") == Path("elsewhere/sft-1")
+    assert made.folder("train-capo") == Path("runs/demo/train-capo")
+    assert made.resolved("train-sft") == load(DEMO).resolved("train-sft")
+    assert load(DEMO, ["run.places.report=elsewhere/report"]).folder("report") == Path("elsewhere/report")
+    with pytest.raises(UserError, match=r"run\.places"):
+        load(DEMO, ["run.places.train-sfd=elsewhere"])
+
+
+def test_a_file_can_take_an_adapter_away_again():
+    asker = {"collect": {"asker": {"kind": "local", "adapter": "base"}, "prompted": True}}
+    made = load(DEMO, [], {"row": asker})
+    assert made.collect.asker == Local(kind="local")
+    assert made.needs("collect") == ()

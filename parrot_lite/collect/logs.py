@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 from parrot_lite.collect import sources
 from parrot_lite.collect.english import foreign
+from parrot_lite.collect.overlap import GRAM, Benchmarks
 from parrot_lite.errors import UserError
 from parrot_lite.progress import say
 from parrot_lite.recipe import Logs, Recipe
 from parrot_lite.store import RunFolder, existing_file, locate, stage_folder
 from parrot_lite.types import Dialogue, Record, Rejected, derive_seed
+from parrot_lite.words import words
+
+SHARES = f"says {GRAM} words in a row of a held-out query"
+SPARE = 16  # sessions drawn beyond a tenth more than are wanted
 
 Source = Callable[[Counter[str]], Iterable[Dialogue | Rejected]]
 
@@ -98,11 +103,20 @@ def _fill(folder: RunFolder, recipe: Recipe, name: str, records: Iterable[Dialog
                     yield result
 
         # One order for both draws: only what is wanted has to be held, however long the source is.
-        drawn = (
-            heapq.nsmallest(logs.heldout + logs.sessions, kept(), rank) if logs.sessions else sorted(kept(), key=rank)
-        )
+        # Some of what is drawn to train goes again, for what it has in common with what is held out.
+        wanted = logs.heldout + logs.sessions + logs.sessions // 10 + SPARE if logs.sessions else None
+        drawn = heapq.nsmallest(wanted, kept(), rank) if wanted else sorted(kept(), key=rank)
+        heldout = drawn[: logs.heldout]
+        train: list[Dialogue] = []
+        for dialogue, shares in _apart(drawn[logs.heldout :], heldout):
+            if len(train) == logs.sessions:
+                break
+            if shares:
+                reasons[SHARES] += 1
+                reject(Rejected(id=dialogue.id, source=dialogue.source, reason=SHARES))
+            else:
+                train.append(dialogue)
     counts.update({f"rejected: {reason}": n for reason, n in reasons.items()})
-    heldout, train = drawn[: logs.heldout], drawn[logs.heldout :]
     if not train:
         worst = "; most went as '{}' ({})".format(*reasons.most_common(1)[0]) if reasons else ""
         raise UserError(
@@ -112,12 +126,23 @@ def _fill(folder: RunFolder, recipe: Recipe, name: str, records: Iterable[Dialog
         )
     if logs.sessions and len(train) < logs.sessions:
         say(f"logs: only {len(train)} of the {logs.sessions} sessions wanted are there")
-    counts["not drawn"] = fit - len(drawn)
+    counts["not drawn"] = fit - len(heldout) - len(train) - reasons[SHARES]
     for file, dialogues in (("heldout.jsonl", heldout), ("train.jsonl", train)):
         with _written(folder.path / file) as write:
             for dialogue in dialogues:
                 write(dialogue)
     folder.facts.update(source=name, train=len(train), heldout=len(heldout))
+
+
+def _apart(sessions: Iterable[Dialogue], heldout: Sequence[Dialogue]) -> Iterator[tuple[Dialogue, bool]]:
+    """Every session with whether it says 13 words in a row of a held-out query: many people paste the same prompt."""
+    known = Benchmarks()
+    queries = [query for one in heldout for query in one.queries if words(query)]
+    if queries:
+        known.add("held out", queries)
+    for session in sessions:
+        said = (words(turn.content) for turn in session.turns)
+        yield session, any(known.shared(text) for text in said if len(text) >= GRAM)
 
 
 def _fitted(dialogue: Dialogue, logs: Logs, counts: Counter[str], seen: set[bytes]) -> Dialogue | Rejected:

@@ -20,14 +20,15 @@ from parrot_lite.train.losses import dpo_loss, nll_per_token, per_token, session
 from parrot_lite.train.metrics import per_kind
 from parrot_lite.train.packing import Packed
 from parrot_lite.train.reference import cache_path, reference_log_probs
-from parrot_lite.train.trainer import TreeTrainer, arguments_of, conclude, fit
+from parrot_lite.train.trainer import TreeTrainer, arguments_of, conclude, fit, seed_of
 from parrot_lite.types import Kind
 
 
 def fit_trees(recipe: Recipe, packed: Sequence[Packed], adapter: Path, folder: RunFolder) -> None:
     """CaPO, continuing ``adapter``. Resumes from the newest whole checkpoint in ``folder``."""
     section = recipe.capo
-    set_seed(recipe.run.seed)
+    seed = seed_of(section, recipe.run)
+    set_seed(seed)
     model = load_trainable(recipe.model, adapter, Lora(), section.checkpointing)
     attention.use(model.get_base_model(), section.max_tokens)
     for module in model.modules():
@@ -35,7 +36,7 @@ def fit_trees(recipe: Recipe, packed: Sequence[Packed], adapter: Path, folder: R
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-    arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(packed))
+    arguments = arguments_of(section, recipe.model, seed, folder.path, len(packed))
 
     def build(watch: TrainerCallback) -> CapoTrainer:
         # The adapter as it was loaded is the reference. "Adapters off" would be the bare base, which never saw SFT.
@@ -123,7 +124,7 @@ class CapoTrainer(TreeTrainer):
         )
         sessions = torch.tensor(batch.sessions, device=policy.device)
         weights = policy.new_tensor([section.weights.get(kind, 1.0) for kind in batch.kinds])
-        per_session = session_means(losses, sessions, weights)
+        per_session = section.dpo_weight * session_means(losses, sessions, weights)
         if section.sft_weight:
             # An answer that several negatives are contrasted with is still one text.
             homes = dict(zip(batch.chosen, batch.sessions, strict=True))

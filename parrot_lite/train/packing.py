@@ -17,6 +17,7 @@ from parrot_lite.lm.tree import Answer, Limb, TokenTree, joined
 from parrot_lite.progress import progress, say
 from parrot_lite.recipe import Capo
 from parrot_lite.store import RunFolder
+from parrot_lite.train.dose import dosed
 from parrot_lite.types import Branch, Dialogue, Kind, SessionTree, Turn
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def packed(
     counts = folder.counts
     pairs = 0
     with progress(f"{folder.stage}: laying down", total) if total > MANY else nullcontext() as bar:
-        for tree in trees:
+        for tree in dosed(trees, section):
             if bar is not None:
                 bar.advance()
-            branches = [one for one in tree.branches if section.trains(one.negative.kind, one.negative.how)]
+            branches = list(tree.branches)
             if section.pairs is not None:
                 counts["pairs not used: capo.pairs reached"] += max(0, pairs + len(branches) - section.pairs)
                 branches = branches[: section.pairs - pairs]

@@ -22,7 +22,7 @@ from parrot_lite.store import RunFolder
 from parrot_lite.train.losses import dpo_loss, per_token
 from parrot_lite.train.metrics import per_kind
 from parrot_lite.train.pairs import Pair
-from parrot_lite.train.trainer import arguments_of, conclude, fit
+from parrot_lite.train.trainer import arguments_of, conclude, fit, seed_of
 
 
 def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter: Path, folder: RunFolder) -> None:
@@ -31,11 +31,12 @@ def fit_pairs(recipe: Recipe, renderer: Renderer, pairs: Sequence[Pair], adapter
     disable_progress_bar()
     if not console.is_terminal:
         os.environ.setdefault("TQDM_DISABLE", "1")
-    set_seed(recipe.run.seed)
+    seed = seed_of(section, recipe.run)
+    set_seed(seed)
     # A PeftModel that is passed in gets a frozen copy named "ref" as its reference. With a peft_config instead, TRL
     # would take "adapters off" as the reference: the bare base, which never saw SFT.
     model = load_trainable(recipe.model, adapter, Lora(), section.checkpointing)
-    arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(pairs))
+    arguments = arguments_of(section, recipe.model, seed, folder.path, len(pairs))
 
     def build(watch: TrainerCallback) -> PairTrainer:
         say(f"train-capo: log-probs of {len(pairs)} pairs under the reference, the SFT adapter")
@@ -65,7 +66,7 @@ def pair_trainer(
             **arguments,
             beta=section.beta,
             loss_type=["sigmoid_norm" if section.length_normalised else "sigmoid", *sft],
-            loss_weights=[1.0, *(section.sft_weight for _ in sft)],
+            loss_weights=[section.dpo_weight, *(section.sft_weight for _ in sft)],
             max_length=None,  # the default of 1024 drops late-turn pairs
             precompute_ref_log_probs=True,
         ),

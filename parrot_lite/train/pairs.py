@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from parrot_lite.errors import UserError
 from parrot_lite.recipe import Capo
 from parrot_lite.store import RunFolder
+from parrot_lite.train.dose import dosed
 from parrot_lite.types import Dialogue, Kind, SessionTree
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def pairs(renderer: Renderer, trees: Iterable[SessionTree], section: Capo, folde
 
 
 def _candidates(renderer: Renderer, trees: Iterable[SessionTree], section: Capo) -> Iterator[tuple[Pair | None, int]]:
-    for tree in trees:
+    for tree in dosed(trees, section):
         yield from _of_tree(renderer, tree, section)
 
 
@@ -62,8 +63,6 @@ def _of_tree(renderer: Renderer, tree: SessionTree, section: Capo) -> Iterator[t
         return shown, prompt, renderer.answer(shown, prompt, chosen)
 
     for branch in tree.branches:
-        if not section.trains(branch.negative.kind, branch.negative.how):
-            continue
         context = tree.context(branch)
         for cut in range(len(context.queries)):
             shown, prompt, chosen = shared(context, tree.chosen(branch), cut)

@@ -34,11 +34,16 @@ def run(recipe: Recipe, stage: SftStage, rerun: bool = False) -> None:
 
         renderer = load_renderer(recipe.model)
         dialogues = chain.from_iterable(read(path, Dialogue) for path in files.values())
-        wanted = islice(dialogues, section.sessions)
+        wanted = (first_turns(dialogue, section.turns) for dialogue in islice(dialogues, section.sessions))
         there = sum(map(count, files.values()))
         total = there if section.sessions is None else min(there, section.sessions)
         kept = examples(renderer, wanted, SPEAKERS[stage], section.max_tokens, folder, total)
         fit_speaker(recipe, section, kept, folder)
+
+
+def first_turns(dialogue: Dialogue, turns: int | None) -> Dialogue:
+    """The session's first exchanges; None = all of them."""
+    return dialogue if turns is None else dialogue.model_copy(update={"turns": dialogue.turns[: 2 * turns]})
 
 
 def examples(

@@ -14,15 +14,16 @@ from parrot_lite.lm.tokens import Example
 from parrot_lite.lm.tree import TokenTree, joined
 from parrot_lite.recipe import Recipe, Sft
 from parrot_lite.store import RunFolder
-from parrot_lite.train.trainer import TreeTrainer, arguments_of, conclude, fit
+from parrot_lite.train.trainer import TreeTrainer, arguments_of, conclude, fit, seed_of
 
 
 def fit_speaker(recipe: Recipe, section: Sft, examples: Sequence[Example], folder: RunFolder) -> None:
     """SFT with a new adapter. Resumes from the newest whole checkpoint in ``folder``."""
-    set_seed(recipe.run.seed)  # the adapter's initial weights
+    seed = seed_of(section, recipe.run)
+    set_seed(seed)  # the adapter's initial weights
     model = load_trainable(recipe.model, None, section.lora, section.checkpointing)
     attention.use(model.get_base_model(), section.max_tokens)
-    arguments = arguments_of(section, recipe.model, recipe.run.seed, folder.path, len(examples))
+    arguments = arguments_of(section, recipe.model, seed, folder.path, len(examples))
 
     def build(watch: TrainerCallback) -> SpeakerTrainer:
         return SpeakerTrainer(

@@ -15,10 +15,15 @@ from parrot_lite.lm.likelihood import answer_log_probs
 from parrot_lite.lm.model import device_of, dtype_of
 from parrot_lite.lm.tree import TokenTree
 from parrot_lite.progress import Bar, progress, say
-from parrot_lite.recipe import Model, Training
+from parrot_lite.recipe import Model, Run, Training
 from parrot_lite.store import RunFolder, write_atomically
 from parrot_lite.train.metrics import falling, means
 from parrot_lite.train.steps import steps_of
+
+
+def seed_of(section: Training, run: Run) -> int:
+    """The seed of one training: its own, or the experiment's."""
+    return run.seed if section.seed is None else section.seed
 
 
 def arguments_of(section: Training, model: Model, seed: int, folder: Path, examples: int) -> dict[str, Any]:

@@ -221,3 +221,18 @@ def test_a_sharegpt_file_of_ones_own(tmp_path: Path) -> None:
     assert sorted(d.id for d in [*train, *heldout]) == ["x", "y"]
     assert {len(d.answers) for d in [*train, *heldout]} == {3}
     assert manifest["counts"]["overlapping messages"] == 2
+
+
+def test_what_repeats_a_held_out_prompt_is_not_trained_on(tmp_path: Path) -> None:
+    prompt = "act as a careful gardener and tell me which flowers like the shade of an old wall"
+    rows = [[f"{prompt if i % 3 == 0 else 'no'} {i}", "one", f"second {i}", "two"] for i in range(60)]
+    one = recipe(tmp_path, *written(tmp_path, rows), "heldout=6", "sessions=30")
+    logs.run(one)
+    train, heldout, rejected, manifest = result(one)
+    pasted = [d.id for d in heldout if prompt in d.queries[0]]
+    assert pasted  # else nothing is tested
+    assert not [d.id for d in train if prompt in d.queries[0]]
+    assert len(train) == 30  # others came in their place
+    counts = manifest["counts"]
+    assert counts["rejected: says 13 words in a row of a held-out query"] == len(rejected) > 0
+    assert len(train) + len(heldout) + len(rejected) + counts["not drawn"] == counts["sessions read"] == 60

@@ -196,7 +196,14 @@ def trained(folder: Path, base: Path, trees: list[SessionTree], *overrides: str)
 
 
 @pytest.mark.parametrize(
-    "variant", [[], ["capo.sft_weight=0.7"], ["capo.length_normalised=true", "capo.beta=5.0"]], ids=str
+    "variant",
+    [
+        [],
+        ["capo.sft_weight=0.7"],
+        ["capo.dpo_weight=0.0", "capo.sft_weight=1.0"],
+        ["capo.length_normalised=true", "capo.beta=5.0"],
+    ],
+    ids=str,
 )
 def test_step_losses_are_those_of_trl(tmp_path: Path, base: Path, variant: list[str]) -> None:
     """The six pairs of one session: one tree, or one batch of TRL's ``DPOTrainer``."""
@@ -212,6 +219,28 @@ def test_step_losses_are_those_of_trl(tmp_path: Path, base: Path, variant: list[
     for key in ("grad_norm", "neglect/chosen", "neglect/rejected"):
         assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=1e-4), key
     assert abs(ours[-1]["loss"] - ours[0]["loss"]) > 1e-3  # something was trained
+
+
+def test_without_dpo_the_negatives_do_not_matter(tmp_path: Path, base: Path) -> None:
+    """``dpo_weight = 0`` with the SFT term is SFT continued on the chosen answers."""
+    size = ["capo.warmup=0.0", "capo.max_steps=3", "capo.dpo_weight=0.0", "capo.sft_weight=1.0"]
+    logs = [trained(tmp_path / text, base, [tree(text=f"It is {text}.")], *size) for text in ("cold", "as they say")]
+    for key in ("loss", "nll"):
+        assert [line[key] for line in logs[0]] == pytest.approx([line[key] for line in logs[1]], rel=1e-4)
+    assert logs[0][-1]["loss"] < logs[0][0]["loss"] - 1e-3
+    with pytest.raises(UserError, match="both 0, which trains nothing"):
+        recipe(tmp_path, base, "capo.dpo_weight=0")
+
+
+def test_a_seed_of_its_own_orders_the_sessions(tmp_path: Path, base: Path) -> None:
+    trees = [tree(one, turns=(2,)) for one in first_turns(6)]
+    size = ["capo.accumulation=1", "capo.max_steps=4", "sft.seed=0"]
+    seeds = ([], ["capo.seed=0"], ["capo.seed=5"], ["run.seed=5"])
+    plain, same, other, whole = (
+        [line["neglect/chosen"] for line in trained(tmp_path / f"{index}", base, trees, *size, *seed)]
+        for index, seed in enumerate(seeds)
+    )
+    assert plain == same != other == whole
 
 
 def test_sessions_weigh_the_same_however_they_are_batched(tmp_path: Path, base: Path) -> None:

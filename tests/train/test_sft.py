@@ -246,6 +246,19 @@ def test_losses_are_those_of_trl(tmp_path: Path, base: Path, data: Path) -> None
         assert [line[key] for line in ours] == pytest.approx([line[key] for line in found], abs=1e-4)
 
 
+def test_first_turns_alone_and_a_seed_of_its_own(tmp_path: Path, base: Path, data: Path) -> None:
+    short = write(tmp_path / "short.jsonl", first_turns(16, 1))
+
+    def trained(name: str, data: Path, *overrides: str) -> list[float]:
+        made = recipe(tmp_path, base, f"run.folder={tmp_path / name}", "sft.sessions=4", *overrides, data=data)
+        sft.run(made, "train-sft")
+        return [line["loss"] for line in log(made.folder("train-sft"))]
+
+    assert trained("cut", data, "sft.turns=1") == trained("short", short)
+    assert trained("uncut", data, "sft.turns=2") == trained("whole", data) != trained("cut", data, "sft.turns=1")
+    assert trained("seed", data, "sft.seed=3") == trained("run", data, "run.seed=3") != trained("whole", data)
+
+
 def test_what_does_not_fit_is_counted(tmp_path: Path, base: Path, data: Path) -> None:
     renderer = load_renderer(recipe(tmp_path, base, data=data).model)
     lengths = []  # tokens up to the end of each session's first and second answer

@@ -1,0 +1,31 @@
+"""Which of the written negatives are trained on: the same turns in rows that are compared, and how many at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from parrot_lite.recipe import Capo
+from parrot_lite.types import Branch, SessionTree
+
+
+def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
+    """Every tree with the branches that ``section`` trains on, which may be none."""
+    turns = 0  # over all trees, so that every kind has its share
+    for tree in trees:
+        kept: list[Branch] = []
+        for turn in dict.fromkeys(branch.turn for branch in tree.branches):
+            there = tree.at(turn)
+            if not {branch.negative.kind for branch in there}.issuperset(section.turns_with):
+                continue
+            wanted = [one for one in there if section.trains(one.negative.kind, one.negative.how)]
+            if wanted and section.one_a_turn:
+                wanted = [_in_rotation(wanted, section, turns)]
+            turns += bool(wanted)
+            kept += wanted
+        yield tree.model_copy(update={"branches": tuple(kept)})
+
+
+def _in_rotation(branches: Iterable[Branch], section: Capo, turn: int) -> Branch:
+    """The branch whose kind has its turn, or of the next kind in ``section.kinds`` that is there."""
+    order = len(section.kinds)
+    return min(branches, key=lambda one: (section.kinds.index(one.negative.kind) - turn) % order)

@@ -1,0 +1,72 @@
+"""Which negatives are trained on: by kind, at turns that rows have in common, one a turn."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+
+import pytest
+
+from parrot_lite.recipe import Capo
+from parrot_lite.train.dose import dosed
+from parrot_lite.types import KINDS, Kind, SessionTree
+from tests.lm.test_template import session
+from tests.train.trees import branch
+
+LONG = session(*(text for turn in range(1, 8) for text in (f"Query {turn}?", f"Answer {turn}.")))
+
+
+def capo(text: str = "") -> Capo:
+    return Capo.model_validate(tomllib.loads(text), strict=False)
+
+
+def hung(*turns: tuple[int, tuple[Kind, ...]], name: str = "one") -> SessionTree:
+    """A session with a negative of each of these kinds at these turns."""
+    dialogue = LONG.model_copy(update={"id": name})
+    return SessionTree(
+        dialogue=dialogue,
+        branches=tuple(branch(dialogue, turn, k, f"{k} {turn}") for turn, kinds in turns for k in kinds),
+    )
+
+
+def left(trees: list[SessionTree], section: Capo) -> list[list[tuple[int, Kind]]]:
+    return [[(one.turn, one.negative.kind) for one in tree.branches] for tree in dosed(trees, section)]
+
+
+def test_by_default_every_negative_of_the_papers_kinds() -> None:
+    given = hung((2, (*KINDS, "random")), (3, ("neglect",)))
+    assert left([given], capo()) == [[(2, "neglect"), (2, "hallucination"), (2, "misunderstanding"), (3, "neglect")]]
+
+
+def test_one_a_turn_goes_round_the_kinds_over_sessions() -> None:
+    trees = [hung((2, KINDS), (3, KINDS), name="a"), hung((5, KINDS), (6, KINDS), name="b")]
+    assert left(trees, capo("one_a_turn = true")) == [
+        [(2, "neglect"), (3, "hallucination")],
+        [(5, "misunderstanding"), (6, "neglect")],
+    ]
+
+
+def test_a_kind_that_is_missing_gives_its_turn_to_the_next_one() -> None:
+    given = hung((2, ("misunderstanding",)), (3, ("neglect", "misunderstanding")), (4, ("neglect", "hallucination")))
+    assert left([given], capo("one_a_turn = true")) == [
+        [(2, "misunderstanding"), (3, "misunderstanding"), (4, "neglect")]
+    ]
+
+
+def test_rows_of_different_kinds_train_on_the_same_turns() -> None:
+    everything: tuple[Kind, ...] = (*KINDS, "same-writer", "random")
+    trees = [hung((2, everything), (3, KINDS), (4, (*KINDS, "random"))), hung((2, ("random",)))]
+    shared = f"turns_with = {[*everything]}\n"
+    rows = ["one_a_turn = true", 'kinds = ["same-writer"]', 'kinds = ["random"]']
+    turns = [[turn for turn, _ in tree] for row in rows for tree in left(trees, capo(shared + row))]
+    assert turns == [[2], []] * 3
+    # A turn without a wanted kind is left out, and does not turn the wheel.
+    assert left([hung((2, ("random",)), (3, KINDS))], capo("one_a_turn = true")) == [[(3, "neglect")]]
+
+
+@pytest.mark.parametrize("turns", [30, 31])
+def test_the_kinds_have_equal_shares(turns: int) -> None:
+    trees = [hung((2, KINDS), name=f"{number}") for number in range(turns)]
+    shares = Counter(kind for tree in left(trees, capo("one_a_turn = true")) for _, kind in tree)
+    assert sum(shares.values()) == turns
+    assert max(shares.values()) - min(shares.values()) <= 1
