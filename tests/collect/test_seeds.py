@@ -184,7 +184,7 @@ def test_what_a_benchmark_asks_is_no_seed(tmp_path: Path) -> None:
         f"in {name}: equal": 2,
     }
     assert there.facts["benchmarks"][name] == {"queries": 2, "runs of 13 words": 1}
-    assert there.facts["benchmarks"]["bundled"]["queries"] == 128
+    assert there.facts["benchmarks"]["bundled"]["queries"] == 640
     assert seeds.inputs(recipe)[f"collect.benchmarks.{name}"] == Path(name)
 
 
