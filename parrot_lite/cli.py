@@ -13,7 +13,8 @@ import typer
 
 from parrot_lite import __version__
 from parrot_lite.errors import StageChanged, UserError
-from parrot_lite.recipe import Detector, Recipe, Stage, load
+from parrot_lite.recipe import Detector, Recipe, Stage
+from parrot_lite.recipe_file import load
 
 app = typer.Typer(
     name="parrot",

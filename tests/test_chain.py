@@ -13,7 +13,8 @@ import pytest
 
 from parrot_lite import cli
 from parrot_lite.evaluate.records import Likelihood, Played
-from parrot_lite.recipe import Recipe, Stage, load
+from parrot_lite.recipe import Recipe, Stage
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Judgment, SessionTree
 from tests.tiny import REAL, TRAINING, first_turns, log, manifest, needs_real, one_thread, tiny_model, write

@@ -7,7 +7,7 @@ import pytest
 from parrot_lite import check
 from parrot_lite.check import BASELINES, Judged, LabelledQuery, figures, load, sample, session_of
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import load as load_recipe
+from parrot_lite.recipe_file import load as load_recipe
 from tests.collect.speakers import script
 from tests.test_cli import DEMO, parrot
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Judgment, Rejected, SessionTree
 
@@ -23,6 +23,7 @@ LAYERS = [
     {"", "data"},  # the package itself, its version; its data
     {"errors", "types", "progress", "table", "words"},
     {"hub", "recipe"},
+    {"recipe_file"},
     {"store"},
     {"lm"},
     {"context"},

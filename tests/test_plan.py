@@ -9,7 +9,8 @@ import pytest
 from parrot_lite import estimate, plan
 from parrot_lite.collect import negatives
 from parrot_lite.estimate import Assumed, Calls, Lengths, Shape, shapes
-from parrot_lite.recipe import Server, dump, load
+from parrot_lite.recipe import Server, dump
+from parrot_lite.recipe_file import load
 from parrot_lite.types import KINDS, Dialogue
 from tests.test_cli import imported_by, parrot, run
 

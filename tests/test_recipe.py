@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Section, Server, dump, load
+from parrot_lite.recipe import SECTION, Gguf, Local, Price, Recipe, Scripted, Section, Server, dump
+from parrot_lite.recipe_file import load
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

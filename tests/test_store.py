@@ -13,7 +13,8 @@ import pytest
 
 from parrot_lite import store
 from parrot_lite.errors import StageChanged, UserError
-from parrot_lite.recipe import Model, load
+from parrot_lite.recipe import Model
+from parrot_lite.recipe_file import load
 from parrot_lite.store import Journal, dialogue_files, fingerprint, locate, read, repair, stage_folder
 from parrot_lite.types import Dialogue, Rejected
 
@@ -461,7 +462,7 @@ class TestStageFolder:
         recipe = recipe_in(tmp_path)
         hold = (
             "import sys\n"
-            "from parrot_lite.recipe import load\n"
+            "from parrot_lite.recipe_file import load\n"
             "from parrot_lite.store import stage_folder\n"
             f"recipe = load({str(DEMO)!r}, ['run.folder={tmp_path / 'runs'}'])\n"
             f"with stage_folder(recipe, 'logs', {{'source': __import__('pathlib').Path({str(source['source'])!r})}}):\n"
@@ -493,7 +494,7 @@ class TestStageFolder:
         recipe = recipe_in(tmp_path)
         die = (
             "import os, pathlib, signal\n"
-            "from parrot_lite.recipe import load\n"
+            "from parrot_lite.recipe_file import load\n"
             "from parrot_lite.store import stage_folder\n"
             f"recipe = load({str(DEMO)!r}, ['run.folder={tmp_path / 'runs'}'])\n"
             f"with stage_folder(recipe, 'logs', {{'source': pathlib.Path({str(source['source'])!r})}}):\n"

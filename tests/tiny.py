@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import locate, read
 from parrot_lite.types import Dialogue, Record
 from tests.lm.tokenizers import byte_level, llama_like

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import SECTION, Local, Recipe, Stage, dump, load
+from parrot_lite.recipe import SECTION, Local, Recipe, Stage, dump
+from parrot_lite.recipe_file import load
 from parrot_lite.store import write_atomically
 from parrot_lite.tables.sheet import Row, Sheet
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import Section, Sessions, toml, validated
+from parrot_lite.recipe import Section, Sessions
+from parrot_lite.recipe_file import toml, validated
 
 FOLDER = Path("recipes/tables")
 Measure = Literal[

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from parrot_lite.lm.tokens import Renderer
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import locate, read
 from parrot_lite.types import KINDS, Branch, Dialogue, Negative, SessionTree, Turn
 

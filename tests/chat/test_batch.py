@@ -18,7 +18,8 @@ from parrot_lite.chat.batch import BatchChat
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation
-from parrot_lite.recipe import Decoding, Server, load
+from parrot_lite.recipe import Decoding, Server
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Judgment, Reply, SessionTree, derive_seed
 from tests.chat.batches import Batches, Row, answered, batches, expired, refused

@@ -9,7 +9,8 @@ import pytest
 
 from parrot_lite.chat.meter import FILE, SPENT, Meter, check_prices
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import Server, load
+from parrot_lite.recipe import Server
+from parrot_lite.recipe_file import load
 from parrot_lite.types import Reply
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"

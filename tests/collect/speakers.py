@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parrot_lite.chat import check_due
-from parrot_lite.recipe import Decoding, Recipe, load
+from parrot_lite.recipe import Decoding, Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.types import Dialogue, Reply, Role
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"

@@ -9,7 +9,7 @@ import yaml
 
 from parrot_lite.collect import card, export, logs, sources
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Branch, Dialogue, Negative, SessionTree, Turn
 from tests.collect.speakers import DEMO

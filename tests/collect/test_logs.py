@@ -6,7 +6,8 @@ import pytest
 
 from parrot_lite.collect import logs, sources
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Rejected
 

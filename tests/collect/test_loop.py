@@ -14,7 +14,7 @@ import pytest
 from parrot_lite.chat.meter import Metered
 from parrot_lite.collect import loop, seeds
 from parrot_lite.errors import StageChanged, UserError
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Rejected, Reply
 from tests.chat.loopback import completion, loopback
@@ -451,7 +451,7 @@ SLOW = """
 import sys, time
 from parrot_lite.chat.scripted import ScriptedChat
 from parrot_lite.collect import loop
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 quick = ScriptedChat.reply
 def reply(self, *given):
     time.sleep(float(sys.argv[1]))

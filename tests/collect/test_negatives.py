@@ -15,7 +15,7 @@ from parrot_lite.collect import negatives
 from parrot_lite.collect.shown import irrelevant
 from parrot_lite.context import dependence
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 from parrot_lite.store import locate, read
 from parrot_lite.types import Dialogue, Rejected, Reply, SessionTree
 from tests.collect.speakers import DEMO, FunctionChat, recipe_in, said, script
@@ -287,7 +287,7 @@ SLOW = """
 import sys, time
 from parrot_lite.chat.scripted import ScriptedChat
 from parrot_lite.collect import negatives
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 quick = ScriptedChat.reply
 def reply(self, *given):
     time.sleep(0.03)

@@ -9,7 +9,8 @@ import pytest
 
 from parrot_lite.collect import loop, seeds, sources
 from parrot_lite.errors import UserError
-from parrot_lite.recipe import Recipe, load
+from parrot_lite.recipe import Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import RunFolder, locate, read
 from parrot_lite.types import Dialogue, Rejected, Reply, Turn, derive_seed
 from tests.collect.speakers import DEMO, FunctionChat, recipe_in, said

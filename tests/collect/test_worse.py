@@ -17,7 +17,8 @@ from parrot_lite.collect.scorer import laid_down
 from parrot_lite.collect.verdicts import Verdict, branch_id, render
 from parrot_lite.errors import UserError
 from parrot_lite.lm.model import load_for_inference, load_renderer
-from parrot_lite.recipe import Local, load
+from parrot_lite.recipe import Local
+from parrot_lite.recipe_file import load
 from parrot_lite.types import Branch, Negative, Rejected, Reply, SessionTree
 from tests import tiny
 from tests.collect.speakers import DEMO, FunctionChat, said, script
@@ -315,7 +316,7 @@ SLOW = """
 import sys, time
 from parrot_lite.chat.scripted import ScriptedChat
 from parrot_lite.collect import negatives
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 quick = ScriptedChat.reply
 def reply(self, *given):
     time.sleep(0.02)

@@ -11,7 +11,8 @@ import pytest
 from parrot_lite.errors import UserError
 from parrot_lite.evaluate import evaluation
 from parrot_lite.evaluate.records import Comparison, Likelihood, Played
-from parrot_lite.recipe import Budget, Recipe, load
+from parrot_lite.recipe import Budget, Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Dialogue, Judgment
 

@@ -8,7 +8,7 @@ import pytest
 from parrot_lite.evaluate import families as module
 from parrot_lite.evaluate import report
 from parrot_lite.evaluate.families import families, warnings
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 

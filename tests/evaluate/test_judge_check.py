@@ -14,7 +14,8 @@ from parrot_lite.evaluate import evaluation, judge_check
 from parrot_lite.evaluate.agreement import LabelledAnswer
 from parrot_lite.evaluate.card import ALTERATIONS, REPEATS, kept
 from parrot_lite.evaluate.report import build
-from parrot_lite.recipe import Decoding, Recipe, load
+from parrot_lite.recipe import Decoding, Recipe
+from parrot_lite.recipe_file import load
 from parrot_lite.store import read
 from parrot_lite.types import Dialogue, Judgment, Reply, Role, Turn
 

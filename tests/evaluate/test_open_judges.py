@@ -9,7 +9,7 @@ import pytest
 from parrot_lite.evaluate.judge import check
 from parrot_lite.evaluate.prompts import Heard, load_prompts
 from parrot_lite.evaluate.records import Question
-from parrot_lite.recipe import load
+from parrot_lite.recipe_file import load
 
 ROOT = Path(__file__).parents[2]
 JUDGES = sorted((ROOT / "recipes" / "judges").glob("*.toml"))

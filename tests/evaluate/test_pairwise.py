@@ -12,7 +12,8 @@ from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.pairwise import compare, table
 from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import Comparison, Outcome, Played, Preference, Question
-from parrot_lite.recipe import Judge, Scripted, load
+from parrot_lite.recipe import Judge, Scripted
+from parrot_lite.recipe_file import load
 from parrot_lite.types import Dialogue, Reply
 from tests.evaluate.test_judge import Speaker
 

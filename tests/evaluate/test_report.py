@@ -16,7 +16,8 @@ from parrot_lite.evaluate.context_use import Cell, choice_tables, chosen_likelie
 from parrot_lite.evaluate.estimates import Numbers
 from parrot_lite.evaluate.records import Choice, Likelihood, Phenomenon, Played
 from parrot_lite.evaluate.report import build, run, size
-from parrot_lite.recipe import Recipe, dump, load
+from parrot_lite.recipe import Recipe, dump
+from parrot_lite.recipe_file import load
 from parrot_lite.table import Table
 from parrot_lite.types import Condition, Dialogue, How, Judgment, Kind, Record
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parrot_lite.recipe import SECTION
-from parrot_lite.recipe import load as load_recipe
+from parrot_lite.recipe_file import load as load_recipe
 from parrot_lite.tables.places import identity, trials
 from parrot_lite.tables.schedule import left, tasks
 from parrot_lite.tables.sheet import load

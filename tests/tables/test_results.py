@@ -9,7 +9,7 @@ import pytest
 
 from parrot_lite.evaluate import statistics
 from parrot_lite.evaluate.records import Likelihood
-from parrot_lite.recipe import load as load_recipe
+from parrot_lite.recipe_file import load as load_recipe
 from parrot_lite.tables import results
 from parrot_lite.tables.measures import Evaluated
 from parrot_lite.tables.results import Cost, Outcome
