@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table as RichTable
@@ -23,6 +23,7 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    main: bool = False  # whether it is printed where only the main ones are
 
     def rich(self, width: int = WIDTH) -> RichTable:
         """For a terminal of this ``width``. Cells are text, not markup: a model's name may have brackets."""
@@ -69,7 +70,7 @@ def wide() -> Console:
 
 @dataclass(frozen=True)
 class Report:
-    """What is printed and what is written: the same."""
+    """What is printed and what is written: the same, or in print the main tables alone."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -96,6 +97,11 @@ class Report:
         lines = [f"# {self.title}", "", *(f"- {name}: {value}" for name, value in self.facts), ""]
         lines += [f"**Warning: {warning}**\n" for warning in self.warnings]
         return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in self.tables)
+
+    @property
+    def brief(self) -> Report:
+        """The same with its main tables alone; all where none is."""
+        return replace(self, tables=tuple(table for table in self.tables if table.main) or self.tables)
 
     def show(self) -> None:
         """Print it on standard output."""

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from parrot_lite.table import Table
+from parrot_lite.table import Report, Table
 
 CELL = "10.00 [10.00, 10.00] 30/30"
 
@@ -30,3 +30,12 @@ def test_a_long_name_wraps_between_words_and_numbers_stay():
     found = lines(table, 80)
     assert any(line.endswith("  ".join([CELL[:12]] * 4)) for line in found)
     assert all(word in " ".join(found).split() for word in ("(reference", "history)", "minus"))
+
+
+def test_in_brief_the_main_tables_stand_alone():
+    tables = [Table(name, ("a",), (("1",),), main=name == "b") for name in "abc"]
+    report = Report("Title", (("fact", "1"),), ("careful",), tuple(tables))
+    assert [table.title for table in report.brief.tables] == ["b"]
+    assert (report.brief.title, report.brief.facts, report.brief.warnings) == ("Title", (("fact", "1"),), ("careful",))
+    plain = Report("Title", (), (), tuple(tables[::2]))
+    assert plain.brief == plain  # where none is the main one, all are

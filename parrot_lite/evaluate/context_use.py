@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import NamedTuple, get_args
 
 from parrot_lite.evaluate.estimates import Numbers, across, baselines, contrast_table, share, written
@@ -130,7 +131,7 @@ def tables(
     if found:
         missing = [f"Left out: {', '.join(f'{count} x {why}' for why, count in left_out.items())}."] if left_out else []
         whole = found[0]
-        found[0] = Table(whole.title, whole.head, whole.rows, (*whole.notes, *MEANING, *missing))
+        found[0] = replace(whole, notes=(*whole.notes, *MEANING, *missing))
     if likelihoods:
         found += _costs(models, likelihoods, numbers, settings)
     return found
@@ -148,9 +149,8 @@ def _context_use(
     primary = _primary(conditions)
     others = [(name, "dependent") for name in shown if name not in PRIMARY]
     others += [(name, kind) for name in shown if name in PRIMARY for kind in ("self-contained", "apart")]
-    found += _differences(
-        f"Context use {of}, context-dependent turns: differences", primary, models, likelihoods, numbers, effect
-    )
+    title = f"Context use {of}, context-dependent turns: differences"
+    found += [replace(table, main=True) for table in _differences(title, primary, models, likelihoods, numbers, effect)]
     if answer == "session":
         found += _differences(f"Context use {of}: other differences", others, models, likelihoods, numbers, effect)
     for name in (one for one in PRIMARY if one in shown):
@@ -188,7 +188,7 @@ def _levels(
             turns = " + ".join(str(len(part)) for part in parts) if any(parts) else "-"
             rows.append((f"{name}: {model}", *written_ones, turns))
     head = ("Measure: model", "Context-dependent [95%]", "Self-contained [95%]", "Apart [95%]", "Turns")
-    return Table(title, head, tuple(rows))
+    return Table(title, head, tuple(rows), main=True)
 
 
 def _kinds() -> tuple[Wants, Wants]:

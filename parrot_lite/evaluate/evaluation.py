@@ -60,7 +60,7 @@ def run(recipe: Recipe, rerun: bool = False) -> None:
                 folder.facts["calls"] = meter.facts()
             if recipe.eval.probe is not None:
                 probe.run(recipe, folder)
-    report.run(recipe)
+    report.run(recipe, brief=True)
 
 
 def _speakers(settings: Eval) -> list[ChatSpec]:

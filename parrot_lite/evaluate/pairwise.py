@@ -160,6 +160,7 @@ def table(comparisons: Sequence[Comparison], numbers: Numbers) -> Table:
             "Orders disagree: the judge's position bias; below it, in how many of these turns it took the answer that "
             "stood first in both orders, or second.",
         ),
+        main=True,
     )
 
 

@@ -38,10 +38,11 @@ VERDICT = {"written": "", "expected": ": expected score", "json": ": in JSON"}
 SMALL = 1e9  # parameters below which a model shows that the path works, and no more
 
 
-def run(recipe: Recipe) -> None:
+def run(recipe: Recipe, brief: bool = False) -> None:
     """Print the report of a finished evaluation; write it to ``<recipe>/report/`` as ``table.md`` and ``report.html``.
 
-    Raises UserError where the evaluation is not finished or belongs to another recipe.
+    ``brief`` prints the main tables alone. Raises UserError where the evaluation is not finished or belongs to another
+    recipe.
     """
     records, numbers = _records(recipe), _numbers(recipe)
     report = _report(recipe, records, numbers)
@@ -49,7 +50,10 @@ def run(recipe: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "table.md", report.markdown())
     write_atomically(folder / "report.html", page.render(page.view(records, report, numbers)))
-    report.show()
+    shown = report.brief if brief else report
+    shown.show()
+    if left := len(report.tables) - len(shown.tables):
+        say(f"{left} more tables: {folder / 'table.md'}, or parrot report")
     say(f"the same with charts and all transcripts: {folder / 'report.html'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from parrot_lite.evaluate.estimates import Numbers, across, contrast_table, pairs, written
 from parrot_lite.evaluate.records import Played
@@ -39,7 +40,7 @@ def overall(models: Sequence[str], judgments: Sequence[Judgment], played: Sequen
         "missing, never as a low score."
     )
     head = ("Model", "Score [95%]", "Turns", "Tokens/answer")
-    return Table("Judge score, 1 to 10", head, tuple(rows), (note + _reasons(missing),))
+    return Table("Judge score, 1 to 10", head, tuple(rows), (note + _reasons(missing),), main=True)
 
 
 def compared(
@@ -65,7 +66,7 @@ def differences(
     if not rows:
         return []
     note = "Turns: judged in both, of all asked."
-    return [contrast_table("Judge score: differences", rows, "Points", ".2f", effect, (note,))]
+    return [replace(contrast_table("Judge score: differences", rows, "Points", ".2f", effect, (note,)), main=True)]
 
 
 def _reasons(missing: Counter[str | None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from pathlib import Path
 
@@ -170,8 +171,12 @@ def test_every_history_is_played_judged_and_told_apart(tmp_path: Path, capsys: p
     assert (counts["sessions"], counts["turns"], counts["sessions without a reference history"]) == (24, 48, 1)
     captured = capsys.readouterr()
     assert "1 of 3 sessions have no reference history and are left out" in captured.err
-    for text in ("sft (reference history)", "Entity named where it had to be resolved", "own, reference, hidden"):
+    for text in ("sft (reference history)", "own, reference, hidden"):
         assert text in captured.out
+    whole = (recipe.folder("report") / "table.md").read_text(encoding="utf-8")
+    assert "Entity named where it had to be resolved" in whole
+    assert "Entity named" not in captured.out  # only the main tables are printed, and it says so
+    assert re.search(r"\d+ more tables: .*table\.md, or parrot report", captured.err)
 
     lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "manifest.json").unlink()

@@ -12,7 +12,7 @@ import torch
 
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import choices, evaluation, probe, written
+from parrot_lite.evaluate import choices, evaluation, probe, report, written
 from parrot_lite.evaluate.records import Choice, Label, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -289,8 +289,12 @@ def test_a_whole_evaluation_with_every_kind_of_answer(
     played = [one for one in records if one.answer == "played"]
     assert all(one.phenomena and one.rule is None and one.turn > 1 for one in played)
     screen = capsys.readouterr().out
-    for title in ("of the session's answers", "of the same writer's answers", "of the played answers by phenomenon"):
+    for title in ("of the session's answers", "of the same writer's answers", "of the played answers"):
         assert title in screen
+    assert max(map(len, screen.splitlines())) <= 100
+    report.run(made)
+    screen = capsys.readouterr().out
+    assert "of the played answers by phenomenon" in screen
     assert max(map(len, screen.splitlines())) <= 100
     evaluation.run(made)  # finished: prints again
     assert list(read(folder / "likelihoods.jsonl", Likelihood)) == records
