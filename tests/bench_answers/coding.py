@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import shutil
 import sqlite3
@@ -17,31 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from fractions import Fraction
-from functools import cache, partial
+from functools import partial
 from itertools import count, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import parrot_lite
+from tests.bench_answers.bundled import query, reference
 
 Check = Callable[[], list[str]]
-
-
-@cache
-def _sessions() -> dict[int, dict[str, list[Any]]]:
-    path = Path(parrot_lite.__file__).parent / "data" / "bench.jsonl"
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["question_id"]: row for row in rows}
-
-
-def reference(question_id: int, turn: int) -> str:
-    """The reference of one turn, counted from 1."""
-    return str(_sessions()[question_id]["reference"][turn - 1])
-
-
-def query(question_id: int, turn: int) -> str:
-    """What the user says in one turn, counted from 1."""
-    return str(_sessions()[question_id]["turns"][turn - 1])
 
 
 def blocks(question_id: int, turn: int, language: str) -> list[str]:

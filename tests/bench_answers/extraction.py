@@ -8,32 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from functools import cache
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import parrot_lite
+from tests.bench_answers.bundled import query, reference
 
 Check = Callable[[], list[str]]
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
-
-@cache
-def _sessions() -> dict[int, dict[str, list[Any]]]:
-    path = Path(parrot_lite.__file__).parent / "data" / "bench.jsonl"
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row["question_id"]: row for row in rows}
-
-
-def reference(question_id: int, turn: int) -> str:
-    """The reference of one turn, counted from 1."""
-    return str(_sessions()[question_id]["reference"][turn - 1])
-
-
-def query(question_id: int, turn: int) -> str:
-    """What the user says in one turn, counted from 1."""
-    return str(_sessions()[question_id]["turns"][turn - 1])
 
 
 def found(pattern: str, question_id: int, turn: int) -> Any:

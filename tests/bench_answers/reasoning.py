@@ -1,73 +1,13 @@
 """Recompute the reasoning references of the bundled benchmark from the facts of each session."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from fractions import Fraction
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, permutations
 from math import hypot
-from pathlib import Path
 
-import parrot_lite
-
-BENCH = Path(parrot_lite.__file__).parent / "data" / "bench.jsonl"
-
-
-def session(question_id: int) -> dict[str, list[str]]:
-    """The turns and references of the row of the benchmark with that id."""
-    for line in BENCH.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["question_id"] == question_id:
-            return {"turns": row["turns"], "reference": row["reference"]}
-    raise KeyError(question_id)
-
-
-def query(question_id: int, turn: int) -> str:
-    """What the user says in a turn."""
-    return session(question_id)["turns"][turn - 1]
-
-
-def reference(question_id: int, turn: int) -> str:
-    """The reference answer of a turn."""
-    return session(question_id)["reference"][turn - 1]
-
-
-NUMBER = r"(?<![\w.^)])\d[\d,]*(?:\.\d+)?(?![\w.]*[\w(])"
-TERM = rf"-?{NUMBER}(?: ?[-+x/] ?{NUMBER})*"
-
-
-def value(term: str) -> Fraction:
-    """The value of a sum of products of numbers."""
-    total = Fraction(0)
-    for sign, product_text in re.findall(r"(^|[-+] ?)([^-+]+)", term.replace(",", "")):
-        factors = re.split(r" ?([x/]) ?", product_text.strip())
-        result = Fraction(factors[0])
-        for operator, factor in zip(factors[1::2], factors[2::2], strict=True):
-            result = result * Fraction(factor) if operator == "x" else result / Fraction(factor)
-        total += -result if sign.startswith("-") else result
-    return total
-
-
-def sums_hold(text: str) -> None:
-    """Every equation between plain numbers in a reference holds, to the digits shown."""
-    for chain in re.findall(rf"(?<![-+x/] ){TERM}(?: = {TERM})+", text):
-        terms = chain.split(" = ")
-        digits = min(len(number.partition(".")[2]) for number in terms if re.fullmatch(r"[-\d.,]+", number))
-        for one, other in pairwise(terms):
-            assert abs(value(one) - value(other)) <= Fraction(1, 2 * 10**digits), chain
-
-
-def with_sums(question_id: int, turn: int, answer: Callable[[], list[str]]) -> Callable[[], list[str]]:
-    """A check that looks at the equations of the reference as well."""
-
-    def check() -> list[str]:
-        """Check the equations, then work the answer out."""
-        sums_hold(reference(question_id, turn))
-        return answer()
-
-    return check
-
+from tests.bench_answers.bundled import query, reference, with_sums
 
 # 21: auditions
 

@@ -6,18 +6,15 @@ Such a file has ``ANSWERS``, functions by (question id, turn) that return what t
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from parrot_lite.evaluate import bench
 from parrot_lite.evaluate.bench_rules import ANSWERED
+from tests.bench_answers import coding, extraction, maths, reasoning
 
-FOLDER = Path(__file__).parents[1] / "bench_answers"
-FILES = {"math": "maths.py"}  # a file math.py would stand before the library's
 Turn = tuple[int, int]  # question id, turn
 
 REFERENCES: dict[str, dict[Turn, str]] = {category: {} for category in sorted(ANSWERED)}
@@ -27,22 +24,21 @@ for _question in bench.load("bundled"):
             REFERENCES[_question.category][int(_question.id), _turn] = _text
 
 
-def _load(category: str) -> ModuleType:
-    path = FOLDER / FILES.get(category, f"{category}.py")
-    spec = importlib.util.spec_from_file_location(f"bench_answers_{category}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULES = {category: _load(category) for category in REFERENCES}
+MODULES: dict[str, ModuleType] = {
+    "coding": coding,
+    "extraction": extraction,
+    "math": maths,  # math.py would read as the library's
+    "reasoning": reasoning,
+}
 
 
 def _in(category: str) -> tuple[dict[Turn, Callable[[], list[str]]], dict[Turn, str]]:
     module = MODULES[category]
     return module.ANSWERS, module.UNCOMPUTED
+
+
+def test_every_answered_category_has_its_module() -> None:
+    assert MODULES.keys() == ANSWERED
 
 
 @pytest.mark.parametrize("category", MODULES)
