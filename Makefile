@@ -19,7 +19,7 @@ $(foreach one,$(filter-out $(STAGES),$(RERUN)),$(error RERUN=$(one): no such sta
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check table tables stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging exactness clean
+.PHONY: help setup logs train-ask collect negatives train-sft train-capo eval report plan asker-report judge-check table tables stats test lint check bench bench-quick bench-collect bench-load bench-probe bench-judging bench-coverage exactness clean
 
 help: ## print this list
 	@echo "make TARGET [RECIPE=recipes/demo.toml] [SET='capo.beta=0.2 run.seed=1'] [RERUN='train-capo eval']"
@@ -115,6 +115,9 @@ bench-probe: $(STAMP) ## the probe: a session's histories as one token tree agai
 
 bench-judging: $(STAMP) ## 640 verdicts from a slow server: time against the ideal, kill -9 and resumed
 	@$(BIN)/python recipes/bench/judging_load.py $(BENCH)
+
+bench-coverage: $(STAMP) ## how often intervals cover the truth: the jackknife against bootstraps
+	@$(BIN)/python recipes/bench/coverage.py $(BENCH)
 
 exactness: $(STAMP) ## the session tree against a row for every answer, on the real model; takes long
 	@$(BIN)/python recipes/bench/exactness.py $(BENCH)

@@ -48,12 +48,8 @@ def run(recipe: Recipe, items: int, model: str | None, labels: Path | None) -> N
         raise UserError("no such model", name, f"Name one of {', '.join(recipe.eval.models)}")
     check_prices(recipe, [settings.chat])
     made = require_unchanged(recipe, "eval")
-    answers, asked = made / ANSWERS, made / bench.QUESTIONS
-    # As they were asked then; what an older version played kept no questions.
-    kept = (
-        list(read(asked, Question)) if asked.exists() else bench.load(recipe.eval.bench, recipe.eval.reference_answers)
-    )
-    questions = judge.with_references(kept, settings)
+    answers = made / ANSWERS
+    questions = judge.with_references(list(read(made / bench.QUESTIONS, Question)), settings)  # as they were asked
     played = [one for one in read(answers, Played) if one.model == name]
     seed = derive_seed(recipe.run.seed, "judge-check")
     drawn = draw(played, questions, items, seed)

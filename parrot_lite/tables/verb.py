@@ -69,17 +69,19 @@ def label(trial: Trial, seeds: Sequence[int]) -> str:
 
 def refuse_leaks() -> Callable[[Task], None]:
     """A check ahead of every training: raises UserError where it would see what is evaluated on."""
-    checked: set[Path] = set()
+    checked: set[tuple[object, ...]] = set()
 
     def check(task: Task) -> None:
         recipe = task.trial.recipe
+        probed = recipe.eval.probe is not None and "logs" in task.trial.stages
+        apart = recipe.folder("logs") if probed else None
         for file in _trained_on(recipe, task.stage):
-            if file in checked:
+            # Rows that train on the same file need not be evaluated on the same sessions.
+            key = file, apart, recipe.eval.bench, recipe.eval.sessions
+            if key in checked:
                 continue
-            checked.add(file)
-            heldout: list[Dialogue] = []
-            if recipe.eval.probe is not None and "logs" in task.trial.stages:
-                heldout = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue))
+            checked.add(key)
+            heldout = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue)) if probed else []
             questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
             found = list(islice(leaks([file], heldout, questions), SHOWN))
             if found:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from parrot_lite.errors import UserError
 from parrot_lite.evaluate.records import Question
+from parrot_lite.recipe_file import load
+from parrot_lite.tables import verb
 from parrot_lite.tables.leaks import leaks
 from parrot_lite.types import Dialogue, Turn
 from tests.tiny import sessions, write
 from tests.train.trees import tree
 
+DEMO = Path(__file__).parents[2] / "recipes" / "demo.toml"
 LONG = "Please tell me which of the seven rivers of that valley has the most salmon in May"  # 17 words
 
 
@@ -73,3 +79,21 @@ def test_session_trees_with_their_negatives(tmp_path: Path) -> None:
 def test_the_bundled_sessions_share_nothing_with_one_another(tmp_path: Path) -> None:
     some, rest = sessions()[:16], sessions()[16:]
     assert not list(leaks([write(tmp_path / "data.jsonl", rest)], some, []))
+
+
+def test_a_file_is_checked_against_every_rows_own_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows may train on the same file and be evaluated on different sessions."""
+    asked = "could you tell me how many steps lead up to the old lighthouse on the cape"
+    data = tmp_path / "data.jsonl"
+    data.write_text(Dialogue(id="1", source="x").say(asked).say("Ninety.").model_dump_json() + "\n", encoding="utf-8")
+    tasks = []
+    for name, query in (("other", "Hello there."), ("same", asked)):
+        bench = tmp_path / f"{name}.jsonl"
+        bench.write_text(json.dumps({"question_id": 1, "category": "stem", "turns": [query]}) + "\n", encoding="utf-8")
+        recipe = load(DEMO, [f"eval.bench={bench}", "eval.probe=none", "eval.sessions=none"])
+        tasks.append(SimpleNamespace(stage="train-sft", trial=SimpleNamespace(recipe=recipe, stages=())))
+    monkeypatch.setattr(verb, "_trained_on", lambda recipe, stage: [data])
+    check = verb.refuse_leaks()
+    check(tasks[0])
+    with pytest.raises(UserError, match="training would see what is evaluated on"):
+        check(tasks[1])
