@@ -475,7 +475,7 @@ def _plain(recipe: Recipe, stage: Stage) -> dict[str, Any]:
 def _logs(outlook: Outlook) -> Planned:
     logs = outlook.recipe.logs
     reads = f"{logs.source} {logs.path or ''}".strip()
-    return Planned(reads, outlook.sessions(["logs"]), f"and {logs.heldout} held-out ones")
+    return Planned(reads, outlook.sessions(["logs"]), f"and {logs.heldout + logs.selection} held-out ones")
 
 
 def _training(section: Literal["ask", "sft"]) -> Callable[[Outlook], Planned]:
@@ -617,7 +617,7 @@ def _eval(outlook: Outlook) -> Planned:
 
 def _written(outlook: Outlook, probe: Probe, writer: ChatSpec) -> Calls:
     """The same-writer answers of the probe, at the latest turns of held-out sessions, which are like those of logs."""
-    lengths, sessions = outlook.lengths(("logs",)), min(probe.sessions, outlook.recipe.logs.heldout)
+    lengths, sessions = outlook.lengths(("logs",)), min(probe.sessions, getattr(outlook.recipe.logs, probe.split))
     answered = [list(range(2, shape.turns + 1))[-probe.turns_per_session :] for shape in lengths.shapes]
     number = sessions * fmean(map(len, answered))
     read = sessions * fmean(sum(map(lengths.prompt, turns)) for turns in answered)

@@ -227,6 +227,12 @@ class Logs(Section):
     )
     sessions: Positive | None = Field(default=None, description="train sessions to keep, drawn by seed; none = all")
     heldout: Positive = Field(default=16, description="sessions kept apart for the probe, disjoint by conversation")
+    selection: int = Field(
+        default=0,
+        ge=0,
+        description="sessions kept apart from both, to choose settings on, so that what is reported was never looked "
+        "at before: eval.probe.split = selection",
+    )
     min_turns: Positive = Field(default=2, description="exchanges a session must have")
     max_turns: Positive | None = Field(default=None, description="exchanges kept, the first ones; none = all")
     max_words: Positive | None = Field(
@@ -674,7 +680,11 @@ class Probe(Section):
     """Likelihood of fixed answers under their true history and under spoiled ones, on held-out sessions."""
 
     sessions: Positive = Field(
-        default=16, description="held-out sessions scored, at least two; more narrow the intervals and take longer"
+        default=16,
+        description="sessions kept apart that are scored, at least two; more narrow the intervals and take longer",
+    )
+    split: Literal["heldout", "selection"] = Field(
+        default="heldout", description="which of the sessions kept apart by [logs]; settings are chosen on selection"
     )
     turns_per_session: Positive = Field(
         default=4, description="turns scored, the latest ones; the first, which has no history, is scored beside them"

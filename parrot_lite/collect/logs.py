@@ -1,7 +1,8 @@
 """Stage ``logs``: conversations read, filtered, and split into training sessions and held-out ones.
 
-Files: ``train.jsonl`` and ``heldout.jsonl`` (Dialogue), ``rejected.jsonl`` (Rejected, a reason each). What is kept
-depends on the recipe's seed and the conversations' ids alone, so a killed run starts over and ends in the same place.
+Files: ``train.jsonl``, ``heldout.jsonl`` and, where wanted, ``selection.jsonl`` (Dialogue), ``rejected.jsonl``
+(Rejected, a reason each). What is kept depends on the recipe's seed and the conversations' ids alone, so a killed run
+starts over and ends in the same place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 
 from parrot_lite.collect import sources
@@ -102,36 +104,40 @@ def _fill(folder: RunFolder, recipe: Recipe, name: str, records: Iterable[Dialog
                     fit += 1
                     yield result
 
-        # One order for both draws: only what is wanted has to be held, however long the source is.
+        # One order for all draws: only what is wanted has to be held, however long the source is.
         # Some of what is drawn to train goes again, for what it has in common with what is held out.
-        wanted = logs.heldout + logs.sessions + logs.sessions // 10 + SPARE if logs.sessions else None
+        apart = logs.heldout + logs.selection
+        wanted = apart + logs.sessions + logs.sessions // 10 + SPARE if logs.sessions else None
         drawn = heapq.nsmallest(wanted, kept(), rank) if wanted else sorted(kept(), key=rank)
-        heldout = drawn[: logs.heldout]
-        train: list[Dialogue] = []
-        for dialogue, shares in _apart(drawn[logs.heldout :], heldout):
-            if len(train) == logs.sessions:
-                break
-            if shares:
-                reasons[SHARES] += 1
-                reject(Rejected(id=dialogue.id, source=dialogue.source, reason=SHARES))
-            else:
-                train.append(dialogue)
+        heldout, left = drawn[: logs.heldout], iter(drawn[logs.heldout :])
+
+        def apart_from(others: Sequence[Dialogue]) -> Iterator[Dialogue]:
+            for dialogue, shares in _apart(left, others):
+                if shares:
+                    reasons[SHARES] += 1
+                    reject(Rejected(id=dialogue.id, source=dialogue.source, reason=SHARES))
+                else:
+                    yield dialogue
+
+        selection = list(islice(apart_from(heldout), logs.selection))
+        train = list(islice(apart_from([*heldout, *selection]), logs.sessions))
     counts.update({f"rejected: {reason}": n for reason, n in reasons.items()})
     if not train:
         worst = "; most went as '{}' ({})".format(*reasons.most_common(1)[0]) if reasons else ""
         raise UserError(
-            f"{fit} of {counts['sessions read']} sessions are left, {logs.heldout + 1} are needed{worst}",
+            f"{fit} of {counts['sessions read']} sessions are left, {apart + 1} are needed{worst}",
             name,
-            "Loosen that key of [logs] or lower logs.heldout",
+            f"Loosen that key of [logs] or lower logs.heldout{' or logs.selection' if logs.selection else ''}",
         )
     if logs.sessions and len(train) < logs.sessions:
         say(f"logs: only {len(train)} of the {logs.sessions} sessions wanted are there")
-    counts["not drawn"] = fit - len(heldout) - len(train) - reasons[SHARES]
-    for file, dialogues in (("heldout.jsonl", heldout), ("train.jsonl", train)):
-        with _written(folder.path / file) as write:
+    counts["not drawn"] = fit - len(heldout) - len(selection) - len(train) - reasons[SHARES]
+    written = {"heldout": heldout, "train": train} | ({"selection": selection} if logs.selection else {})
+    for split, dialogues in written.items():
+        with _written(folder.path / f"{split}.jsonl") as write:
             for dialogue in dialogues:
                 write(dialogue)
-    folder.facts.update(source=name, train=len(train), heldout=len(heldout))
+    folder.facts.update(source=name, **{split: len(dialogues) for split, dialogues in written.items()})
 
 
 def _apart(sessions: Iterable[Dialogue], heldout: Sequence[Dialogue]) -> Iterator[tuple[Dialogue, bool]]:

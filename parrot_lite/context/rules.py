@@ -92,15 +92,22 @@ CLOSING = re.compile(
       | have\ a\ (?:good|nice|great)\ \w+
       | (?:i\ think\ )? th(?:at|is)
         (?:\ is|\ was|['’]?s|\ ?['’]?ll|\ will|\ should|\ would|\ sounds|\ does)? (?:\ be|\ do)?
-        \ (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough)
+        \ (?:(?:pretty|very|really|so|quite|much|also|just)\ )?
+        (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough|fair|better|nice|cool|helpful|awesome|amazing
+          |excellent|interesting|lovely|brilliant|wonderful|fantastic|impressive)
         (?:\ (?:of\ )?the\ \w+)? (?:\ (?:that\ )?i\ (?:need|want)(?:ed)?\b [^.?!]* | \ for\ (?:now|today) | \ then)?
         (?= \s* (?:[.,!;]|$) | \ (?:and\ |no\ )?thank )
+      | (?:i\ )?(?:really\ )?(?:like|love)\ (?:it|that|this) (?= \s* (?:[.,!;]|$) )
+      | (?:great|good|nice|perfect|excellent|amazing|awesome)\ (?:answer|job|work|effort|response|explanation|try|one)
+        (?= \s* (?:[.,!;]|$) )
+      | (?:(?:i\ )?got\ it|i\ see|well\ done) (?= \s* (?:[.,!;]|$) )
     )\b""",
     _FLAGS,
 )
 FILLER = re.compile(
-    r"\b(?:no|nope|ok|okay|well|great|perfect|please|um|uh|oh|sorry|actually|cool|nice|awesome|excellent|and|again)\b",
-    re.IGNORECASE,
+    r"""\b(?:no|nope|ok|okay|well|great|good|perfect|please|um|uh|oh|ah|sorry|actually|cool|nice|awesome|excellent|sweet
+    |wow|haha|lol|and|again)\b""",
+    _FLAGS,
 )
 VERB = re.compile(
     r"""\b(?:

@@ -154,8 +154,13 @@ def playable(questions: Sequence[Question], history: History) -> list[Question]:
 
 def heldout(recipe: Recipe, settings: Probe) -> list[Dialogue]:
     """The sessions that the probe scores, in file order. Raises UserError where they are fewer than two."""
-    sessions = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue))[: settings.sessions]
+    sessions = list(read(heldout_file(recipe, settings), Dialogue))[: settings.sessions]
     if len(sessions) < 2:
         what = "the probe swaps histories between sessions and needs two"
-        raise UserError(what, "eval.probe.sessions", "Raise it, or logs.heldout")
+        raise UserError(what, "eval.probe.sessions", f"Raise it, or logs.{settings.split}")
     return sessions
+
+
+def heldout_file(recipe: Recipe, settings: Probe) -> Path:
+    """The sessions kept apart that the probe scores: the held-out ones, or those to choose settings on."""
+    return require(recipe, "logs") / f"{settings.split}.jsonl"

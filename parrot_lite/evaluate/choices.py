@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from parrot_lite.errors import UserError
+from parrot_lite.evaluate import bench
 from parrot_lite.evaluate.records import LEFT_OUT, Choice
 from parrot_lite.lm.forest import Row, forests
 from parrot_lite.lm.likelihood import answer_log_probs
 from parrot_lite.lm.tokens import Renderer
 from parrot_lite.recipe import Probe, Recipe
-from parrot_lite.store import RunFolder, read, require
+from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Branch, Dialogue, SessionTree
 
 FIX = "Run negatives on logs/heldout.jsonl, or leave eval.probe.trees out"
@@ -29,13 +30,13 @@ Pair = tuple[Branch, Row, Row]  # the chosen answer's row, and the negative's
 def check(recipe: Recipe, settings: Probe) -> None:
     """Raises UserError where ``settings.trees`` cannot be read, or no negative in it is of a held-out session."""
     if settings.trees is not None:
-        heldout = _heldout(recipe)
+        heldout = _heldout(recipe, settings)
         if not any(tree.branches for tree in read(Path(settings.trees), SessionTree) if tree.id in heldout):
             raise UserError("holds no negative of a held-out session", settings.trees, FIX)
 
 
-def _heldout(recipe: Recipe) -> set[str]:
-    return {one.id for one in read(require(recipe, "logs") / "heldout.jsonl", Dialogue)}
+def _heldout(recipe: Recipe, settings: Probe) -> set[str]:
+    return {one.id for one in read(bench.heldout_file(recipe, settings), Dialogue)}
 
 
 def laid_down(recipe: Recipe, settings: Probe, renderer: Renderer, folder: RunFolder) -> list[tuple[str, list[Pair]]]:
@@ -45,7 +46,7 @@ def laid_down(recipe: Recipe, settings: Probe, renderer: Renderer, folder: RunFo
     """
     if settings.trees is None:
         return []
-    heldout = _heldout(recipe)
+    heldout = _heldout(recipe, settings)
     found: list[tuple[str, list[Pair]]] = []
     for tree in read(Path(settings.trees), SessionTree):
         if tree.id not in heldout:

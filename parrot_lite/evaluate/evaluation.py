@@ -19,7 +19,7 @@ from parrot_lite.evaluate.prompts import load_prompts
 from parrot_lite.evaluate.records import ANSWERS, COMPARISONS, JUDGMENTS, Comparison, Played, Question, player
 from parrot_lite.progress import Bar, progress, say
 from parrot_lite.recipe import ChatSpec, Eval, Judge, Local, Recipe
-from parrot_lite.store import Journal, RunFolder, existing_file, read, require, stage_folder, write_atomically
+from parrot_lite.store import Journal, RunFolder, existing_file, read, stage_folder, write_atomically
 from parrot_lite.types import Judgment, derive_seed
 
 GIVE_UP = 64  # failed verdicts in a row
@@ -99,7 +99,7 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
         inputs |= {f"judge: {key}": path for key, path in inputs_of(recipe.eval.judge.chat, recipe).items()}
         inputs |= judge.inputs(recipe.eval.judge)
     if recipe.eval.probe is not None:
-        inputs["heldout"] = require(recipe, "logs") / "heldout.jsonl"
+        inputs[recipe.eval.probe.split] = bench.heldout_file(recipe, recipe.eval.probe)
         if recipe.eval.probe.trees is not None:
             inputs["trees"] = existing_file(Path(recipe.eval.probe.trees), "eval.probe.trees")
         if recipe.eval.probe.writer is not None:

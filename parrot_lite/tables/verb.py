@@ -73,15 +73,15 @@ def refuse_leaks() -> Callable[[Task], None]:
 
     def check(task: Task) -> None:
         recipe = task.trial.recipe
-        probed = recipe.eval.probe is not None and "logs" in task.trial.stages
-        apart = recipe.folder("logs") if probed else None
+        probe = recipe.eval.probe
+        apart = bench.heldout_file(recipe, probe) if probe and "logs" in task.trial.stages else None
         for file in _trained_on(recipe, task.stage):
             # Rows that train on the same file need not be evaluated on the same sessions.
             key = file, apart, recipe.eval.bench, recipe.eval.sessions
             if key in checked:
                 continue
             checked.add(key)
-            heldout = list(read(require(recipe, "logs") / "heldout.jsonl", Dialogue)) if probed else []
+            heldout = list(read(apart, Dialogue)) if apart else []
             questions = bench.pick(bench.load(recipe.eval.bench), recipe.eval.sessions)
             found = list(islice(leaks([file], heldout, questions), SHOWN))
             if found:

@@ -237,3 +237,23 @@ def test_what_repeats_a_held_out_prompt_is_not_trained_on(tmp_path: Path) -> Non
     counts = manifest["counts"]
     assert counts["rejected: says 13 words in a row of a held-out query"] == len(rejected) > 0
     assert len(train) + len(heldout) + len(rejected) + counts["not drawn"] == counts["sessions read"] == 60
+
+
+def test_sessions_to_choose_settings_on_are_apart_from_training_and_from_what_is_reported(tmp_path: Path) -> None:
+    plain, split = ["heldout=6", "sessions=20"], ["heldout=6", "selection=5", "sessions=20"]
+    prompt = "act as a careful gardener and tell me which flowers like the shade of an old wall"
+    rows = [[f"{prompt if i % 5 == 0 else 'no'} {i}", "one", f"second {i}", "two"] for i in range(60)]
+    first, second = (recipe(tmp_path / keys[1], *written(tmp_path, rows), *keys) for keys in (plain, split))
+    for one in (first, second):
+        logs.run(one)
+    train, heldout, rejected, manifest = result(second)
+    selection = list(read(second.folder("logs") / "selection.jsonl", Dialogue))
+    assert not (first.folder("logs") / "selection.jsonl").exists()
+    assert heldout == result(first)[1]  # choosing settings moves no session that is reported
+    assert (len(train), len(heldout), len(selection)) == (20, 6, 5)
+    assert len({d.id for d in (*train, *heldout, *selection)}) == 31
+    pasted = [[prompt in d.queries[0] for d in some] for some in (heldout, selection, train)]
+    assert any(pasted[0]) or any(pasted[1])  # else nothing is tested
+    assert sum(map(any, pasted)) == 1  # 13 words in a row are on one side alone
+    assert manifest["selection"] == 5
+    assert 31 + len(rejected) + manifest["counts"]["not drawn"] == manifest["counts"]["sessions read"] == 60

@@ -72,6 +72,13 @@ def test_leans_on_the_history(query: str, rule: str) -> None:
         "That's all I need, thanks!",
         "No, that will be all. Thank you!",
         "Perfect, thank you",
+        "sweet",
+        "ok good",
+        "Great answer",
+        "ok got it",
+        "That's pretty fair.",
+        "That's better!",
+        "I like that",
     ],
 )
 def test_stands_alone(query: str) -> None:
