@@ -591,6 +591,11 @@ class Capo(Training):
         default=False,
         description="one negative a turn, the kinds in rotation over all turns: as many pairs as with a single kind",
     )
+    chosen: Literal["session", "same-writer"] = Field(
+        default="session",
+        description="the better answer. session = the one that the negatives stage contrasted with; same-writer = that "
+        "writer's under the true history, where the stage wrote it: a pair then differs in context and not in author",
+    )
     weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="of a kind's pairs in the loss; 1 where not named. layout = tree only"
     )
@@ -621,6 +626,8 @@ class Capo(Training):
     def _layout_can(self) -> Self:
         if self.layout == "pairs" and self.weights:
             raise ValueError("weights need layout = tree. Set it, or leave weights out")
+        if self.chosen in self.kinds:
+            raise ValueError(f"chosen = {self.chosen} is among kinds as well. Leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -73,9 +73,9 @@ def refuse_leaks() -> Callable[[Task], None]:
 
     def check(task: Task) -> None:
         recipe = task.trial.recipe
-        probe = recipe.eval.probe
-        apart = bench.heldout_file(recipe, probe) if probe and "logs" in task.trial.stages else None
+        probe = recipe.eval.probe if "logs" in task.trial.stages else None
         for file in _trained_on(recipe, task.stage):
+            apart = bench.heldout_file(recipe, probe) if probe else None
             # Rows that train on the same file need not be evaluated on the same sessions.
             key = file, apart, recipe.eval.bench, recipe.eval.sessions
             if key in checked:

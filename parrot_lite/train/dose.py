@@ -1,4 +1,4 @@
-"""Which of the written negatives are trained on: the same turns in rows that are compared, and how many at each."""
+"""Which of the written pairs are trained on: the same turns in rows that are compared, and how many at each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
             if not {branch.negative.kind for branch in there}.issuperset(section.turns_with):
                 continue
             wanted = [one for one in there if section.trains(one.negative.kind, one.negative.how)]
+            if section.chosen == "same-writer":
+                wanted = [better for one in wanted if (better := _by_its_writer(one, there)) is not None]
             if wanted and section.one_a_turn:
                 wanted = [_in_rotation(wanted, section, turns)]
             turns += bool(wanted)
             kept += wanted
         yield tree.model_copy(update={"branches": tuple(kept)})
+
+
+def _by_its_writer(branch: Branch, there: Iterable[Branch]) -> Branch | None:
+    """The pair with the writer's own answer under the true history as the chosen one; None where it has none."""
+    for other in there:
+        if other.negative.kind == "same-writer" and other.negative.writer == branch.negative.writer:
+            text = other.negative.text
+            return None if text == branch.negative.text else branch.model_copy(update={"chosen": text})
+    return None
 
 
 def _in_rotation(branches: Iterable[Branch], section: Capo, turn: int) -> Branch:

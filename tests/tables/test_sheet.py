@@ -54,19 +54,22 @@ def test_the_papers_numbers() -> None:
 
 
 def test_controls_differ_in_what_they_say_and_in_nothing_else() -> None:
-    """B, C, D and R train on the same turns of the same negatives, one pair a turn."""
+    """All train on the same turns of the same negatives, one pair a turn."""
     made = {trial.row.name: trial.recipe for trial in trials(shipped("controls"), DEMO, [], [0])}
-    assert len({made[name].folder("negatives") for name in "BCDR"}) == 1
-    assert made["E"].folder("negatives") == made["E0"].folder("negatives") != made["C"].folder("negatives")
+    trained = ("B", "C", "D", "E", "E0", "R")
+    assert len({made[name].folder("negatives") for name in trained}) == 1
     assert len({made[name].folder("train-sft") for name in made}) == 1
     everything = set(made["C"].negatives.kinds)
-    for name in "BCDR":
+    for name in trained:
         capo = made[name].capo
         assert set(capo.turns_with) == everything
         assert capo.one_a_turn or len(capo.kinds) == 1
-        plain = capo.model_copy(update={"kinds": (), "one_a_turn": False, "dpo_weight": 1.0, "sft_weight": 0.0})
+        usual = {"kinds": (), "one_a_turn": False, "dpo_weight": 1.0, "sft_weight": 0.0}
+        own = {"chosen": "session", "context": "session"}  # what E and E0 change
+        plain = capo.model_copy(update=usual | own)
         reference = made["C"].capo.model_copy(update={"kinds": (), "one_a_turn": False})
         assert plain == reference
+    assert made["E"].capo.chosen == "same-writer"
     assert made["E0"].capo.model_copy(update={"context": "session"}) == made["E"].capo
 
 

@@ -64,6 +64,28 @@ def test_rows_of_different_kinds_train_on_the_same_turns() -> None:
     assert left([hung((2, ("random",)), (3, KINDS))], capo("one_a_turn = true")) == [[(3, "neglect")]]
 
 
+def test_the_writers_own_answer_as_the_chosen_one() -> None:
+    given = hung((2, ("neglect", "same-writer")), (3, ("neglect",)), (4, ("neglect", "same-writer")))
+    stranger = [one.model_copy(update={"writer": "another"}) for one in [given.branches[-1].negative]]
+    strange = given.branches[-1].model_copy(update={"negative": stranger[0]})
+    trees = [given, given.model_copy(update={"branches": (*given.branches[:-1], strange)})]
+    section = capo('chosen = "same-writer"\nkinds = ["neglect"]')
+    found = [
+        [(one.turn, one.negative.text, tree.chosen(one)) for one in tree.branches] for tree in dosed(trees, section)
+    ]
+    assert found == [
+        [(2, "neglect 2", "same-writer 2"), (4, "neglect 4", "same-writer 4")],
+        [(2, "neglect 2", "same-writer 2")],  # at turn 4 it is another writer's
+    ]
+
+
+def test_a_pair_of_two_equal_answers_is_none() -> None:
+    given = LONG.model_copy(update={"id": "one"})
+    same = [branch(given, 2, kind, "the same") for kind in ("neglect", "same-writer")]
+    section = capo('chosen = "same-writer"\nkinds = ["neglect"]')
+    assert left([SessionTree(dialogue=given, branches=tuple(same))], section) == [[]]
+
+
 @pytest.mark.parametrize("turns", [30, 31])
 def test_the_kinds_have_equal_shares(turns: int) -> None:
     trees = [hung((2, KINDS), name=f"{number}") for number in range(turns)]
