@@ -503,6 +503,11 @@ class Negatives(Section):
     decoding: Decoding = Field(
         default=Decoding(temperature=0.7, top_p=0.9, max_tokens=512), description="of the writer and the policy"
     )
+    shorten: bool = Field(
+        default=False,
+        description="an answer that max_tokens cuts ends behind its last whole sentence or line instead of being left "
+        "out: for small writers, who often find no end",
+    )
     max_rouge: Share = Field(
         default=0.7, description="ROUGE-L against the chosen answer from which a negative is left out as the same"
     )

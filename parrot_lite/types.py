@@ -151,6 +151,7 @@ class Negative(Record):
     prompt: str | None = None  # SHA-256 of the prompt file that took part; None where none did
     words: int | None = Field(default=None, ge=1)  # of the text, parted by white space
     chosen_words: int | None = Field(default=None, ge=1)  # of the answer that it is contrasted with
+    shortened: bool = False  # max_tokens cut it, and it ends behind its last whole sentence
     worse: bool | None = None  # than that answer, given the true history; None = not checked, or no verdict
 
 

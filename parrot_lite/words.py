@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 WORD = re.compile(r"\w+")
+SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(?=\s)|[。！？]|\n""")
+MARKER = re.compile(r"(?:^|\n)\s*(?:\d+[.)]|[-*•#]+)?\s*$")  # of a list's next item, which has not begun
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -25,3 +27,16 @@ def runs(text: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
     [('a', 'b'), ('b', 'c')]
     """
     return zip(*(text[start:] for start in range(length)), strict=False)
+
+
+def whole(text: str) -> str:
+    """A text that was cut off somewhere, up to the end of its last whole sentence or line; empty where it has none.
+
+    >>> whole("It rains. Take an umb")
+    'It rains.'
+    """
+    ends = [match.end() for match in SENTENCE_END.finditer(text.rstrip() + " ")]
+    kept = text[: ends[-1]].rstrip() if ends else ""
+    while kept != (shorter := MARKER.sub("", kept).rstrip()):
+        kept = shorter
+    return kept

@@ -17,7 +17,7 @@ from parrot_lite.recipe_file import load
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 DEMO = RECIPES / "demo.toml"
-TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "paper-13b", "parrot-40k"]
+TOP = ["demo", "llama-2-13b-24gb", "llama-2-13b-48gb", "llama-2-7b-24gb", "mini", "paper-13b", "parrot-40k"]
 
 
 PRICE = Price(input=1.0, output=2.0)
@@ -131,7 +131,7 @@ class TestShippedRecipes:
         served = {one.model for one in (recipe.collect.answerer, recipe.negatives.writer, recipe.eval.judge.chat)}
         assert set(recipe.prices) == served
 
-    @pytest.mark.parametrize("name", [name for name in TOP if name != "demo"])
+    @pytest.mark.parametrize("name", [name for name in TOP if name not in ("demo", "mini")])
     def test_real_runs_take_the_papers_32_sessions_or_pairs_a_step(self, name):
         recipe = load(RECIPES / f"{name}.toml")
         assert {s.batch * s.accumulation for s in (recipe.ask, recipe.sft)} == {32}

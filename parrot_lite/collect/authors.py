@@ -11,6 +11,7 @@ from parrot_lite.collect.shown import Author, Contexts, Place, Shown, Skipped, s
 from parrot_lite.collect.validity import REFUSAL, objection, words
 from parrot_lite.recipe import Negatives
 from parrot_lite.types import Branch, Dialogue, Negative, Reply
+from parrot_lite.words import whole
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class Authors:
             else:
                 results[asked.place.id] = guess
         for asked, reply in self._replies(answering):
-            text = text_of(reply)
+            text = text_of(kept := self._shortened(reply))
             name = self._speakers[asked.place.author].name
-            results[asked.place.id] = self._branch(asked, text, name) if isinstance(text, str) else text
+            shorter = kept is not reply
+            results[asked.place.id] = self._branch(asked, text, name, shorter) if isinstance(text, str) else text
         return results
 
     def _chosen(self, places: Sequence[Place]) -> dict[str, str | Skipped | Failed]:
@@ -84,13 +86,19 @@ class Authors:
                 for name, group in turns.items()
             ]
             for group, reply in zip(turns.values(), speaker.reply(asked), strict=True):
-                text = text_of(reply)
+                text = text_of(self._shortened(reply))
                 if isinstance(text, str) and filters.refusal(text):
                     text = Skipped(REFUSAL)
                 if isinstance(text, Skipped):
                     text = Skipped(f"chosen: {text.reason}")
                 found.update({place.id: text for place in group})
         return found
+
+    def _shortened(self, reply: Reply) -> Reply:
+        """The reply, where max_tokens cut it and the recipe says so up to its last whole sentence."""
+        if not self._settings.shorten or reply.stop != "length" or not (text := whole(reply.text or "")):
+            return reply
+        return reply.model_copy(update={"text": text, "stop": "end"})
 
     def _author(self, place: Place) -> Author:
         return place.author if place.author in self._speakers else next(iter(self._speakers))
@@ -107,7 +115,7 @@ class Authors:
         there = Shown(session.before(turn), f"the answer of another session: {session.id} turn {turn}")
         return self._branch(_Asked(place, chosen, there), session.answers[turn - 1], session.source)
 
-    def _branch(self, asked: _Asked, text: str, writer: str) -> Branch | Skipped:
+    def _branch(self, asked: _Asked, text: str, writer: str, shortened: bool = False) -> Branch | Skipped:
         reason = objection(text, asked.chosen, self._settings)
         if reason:
             return Skipped(reason)
@@ -122,6 +130,7 @@ class Authors:
             prompt=prompt.sha256 if prompt else None,
             words=words(text),
             chosen_words=words(asked.chosen),
+            shortened=shortened,
         )
         own = asked.chosen if self._settings.chosen == "writer" else None
         return Branch(turn=place.turn, rule=place.rule, negative=negative, chosen=own)

@@ -33,6 +33,8 @@ def tally(folder: RunFolder) -> None:
             negative = branch.negative
             name = f"{negative.kind}, {negative.how}"
             counts.update((f"{name}: wanted", f"{name}: checked", f"{name}: kept"))
+            if negative.shortened:
+                counts[f"{name}: kept, shortened"] += 1
             if checked:
                 counts[f"{name}: kept, {WORSE[negative.worse]}"] += 1
             if negative.kind == "misunderstanding":
@@ -54,6 +56,8 @@ def tally(folder: RunFolder) -> None:
     folder.facts["mean_words"] = {}
     for name in sorted(key.removesuffix(": wanted") for key in counts if key.endswith(": wanted")):
         line = f"{counts[f'{name}: kept']} of {counts[f'{name}: wanted']} kept"
+        if shorter := counts[f"{name}: kept, shortened"]:
+            line += f", {shorter} of them shortened"
         if checked:
             line += "".join(f", {counts[f'{name}: kept, {found}']} {found}" for found in WORSE.values())
         if name in lengths:

@@ -208,6 +208,26 @@ def test_what_is_no_negative_is_skipped_and_counted(tmp_path, monkeypatch, reply
     assert [branch.negative.kind for branch in tree.branches] == ["same-writer"]
 
 
+def test_a_cut_answer_may_end_behind_its_last_whole_sentence(tmp_path, monkeypatch):
+    keys = ("negatives.shorten=true", 'negatives.kinds=["neglect", "hallucination", "same-writer"]')
+    recipe = settings(tmp_path, [data(tmp_path, "a", RIVER)], *keys)
+    endless = {"neglect": "Rivers are wet. They", "hallucination": "Rivers are and are"}
+
+    def reply(d):
+        if d.id.endswith("guess"):
+            return said("What is a lake?")
+        text = next((text for name, text in endless.items() if f"/{name}/" in d.id), None)
+        return said("Another.") if text is None else Reply(text=text, stop="length")
+
+    write(monkeypatch, recipe, reply)
+    [tree] = result(recipe, "trees.jsonl", SessionTree)
+    kept = {branch.negative.kind: branch.negative for branch in tree.branches}
+    assert (kept["neglect"].text, kept["neglect"].shortened, kept["neglect"].words) == ("Rivers are wet.", True, 3)
+    assert (kept["same-writer"].text, kept["same-writer"].shortened) == ("Another.", False)
+    [skipped] = result(recipe, "skipped.jsonl", Rejected)  # there is no whole sentence to keep
+    assert (skipped.id, skipped.reason) == ("river/2/hallucination/structural", "cut at max_tokens")
+
+
 def test_a_guess_that_guesses_nothing_is_skipped(tmp_path, monkeypatch):
     kinds = 'negatives.kinds=["hallucination", "same-writer"]'
     recipe = settings(tmp_path, [data(tmp_path, "a", RIVER)], kinds)
