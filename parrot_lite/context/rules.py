@@ -88,7 +88,7 @@ DEMONSTRATIVE = re.compile(
 )
 CLOSING = re.compile(
     r"""\b(?:
-        (?:many\ )?thank(?:s|\ you)\b [^.?!]* | (?:good\ ?)?bye(?:\ ?bye)? | you\ too
+        (?:many\ )?thank(?:s|\ you)\b [^.?!,]* (?:,(?:\ [\w'’]+){1,2}(?=\W*$))? | (?:good\ ?)?bye(?:\ ?bye)? | you\ too
       | have\ a\ (?:good|nice|great)\ \w+
       | (?:i\ think\ )? th(?:at|is)
         (?:\ is|\ was|['’]?s|\ ?['’]?ll|\ will|\ should|\ would|\ sounds|\ does)? (?:\ be|\ do)?
@@ -106,7 +106,7 @@ CLOSING = re.compile(
 )
 FILLER = re.compile(
     r"""\b(?:no|nope|ok|okay|well|great|good|perfect|please|um|uh|oh|ah|sorry|actually|cool|nice|awesome|excellent|sweet
-    |wow|haha|lol|and|again)\b""",
+    |wow|haha|lol|and)\b""",
     _FLAGS,
 )
 VERB = re.compile(

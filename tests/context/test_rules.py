@@ -22,6 +22,8 @@ from parrot_lite.context import dependence
         ("why not?", "ellipsis"),
         ("Now the door stopped working. Why?", "ellipsis"),
         ("continue", "ellipsis"),
+        ("again", "ellipsis"),
+        ("Thanks, how do I strip those quotation marks?", "demonstrative"),
         ("shorter", "ellipsis"),
         ("Yes, please.", "ellipsis"),
         ("What is the address and phone number?", "definite"),
@@ -79,6 +81,8 @@ def test_leans_on_the_history(query: str, rule: str) -> None:
         "That's pretty fair.",
         "That's better!",
         "I like that",
+        "thanks again",
+        "Thank you, Carlos.",
     ],
 )
 def test_stands_alone(query: str) -> None:
