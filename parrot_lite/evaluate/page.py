@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jinja2
 from markupsafe import Markup
@@ -190,14 +190,13 @@ def view(records: Records, report: Report, numbers: Numbers) -> Page:
         caveat = "but the judge failed checks that this needs (see the judge card)" if _red(records.card) else ""
         scale = Scale("points", "z.2f", "the score is higher", "the score is lower", caveat)
         results.append(Result("Judge score, 1 to 10", _conclusions(found, scale)))
-        forests.append(
-            _forest("Judge score", "points of 1 to 10", "z.2f", 0.5, models, {("", *k): c for k, c in found.items()})
-        )
+        differences = _differences(models, {("", *key): one for key, one in found.items()})
+        forests.append(forest("Judge score", "points of 1 to 10", "z.2f", 0.5, differences))
     used = _used(records.models, records.likelihoods, numbers)
     for answer, made in used.items():
         title = f"Context use {context_use.OF[answer]}, context-dependent turns"
         found_ = {(pair.measure, pair.model, pair.base): one for pair, one in made.items()}
-        forests.append(_forest(title, "nats a token", "z.3f", 0.05, models, found_))
+        forests.append(forest(title, "nats a token", "z.3f", 0.05, _differences(models, found_)))
     return Page(
         lead=_lead(records, sessions, given),
         models=models,
@@ -254,21 +253,19 @@ def _conclusions(
     return tuple(conclude(model, other, one, scale, tested) for (model, other), one in found.items())
 
 
-def _forest(
-    title: str,
-    unit: str,
-    form: str,
-    span: float,
-    models: Sequence[str],
-    found: Mapping[tuple[str, str, str], Contrast],
-) -> Forest:
-    rows = tuple(
+def _differences(models: Sequence[str], found: Mapping[tuple[str, str, str], Contrast]) -> tuple[Difference, ...]:
+    return tuple(
         Difference(f"{measure + ': ' if measure else ''}{model} minus {other}", models.index(model), one)
         for (measure, model, other), one in found.items()
     )
-    ends = [0.0, *charts.extent([Point(0, "", one.difference) for one in found.values()])]
+
+
+def forest(title: str, unit: str, form: str, span: float, rows: tuple[Difference, ...]) -> Forest:
+    """Differences on an axis that covers at least ``span``."""
+    found = [row.contrast.difference for row in rows]
+    ends = [0.0, *charts.extent([Point(0, "", one) for one in found])]
     # The bands fit as well, unless one is so wide that the intervals could not be seen beside it.
-    band = min(max(one.difference.detectable or 0.0 for one in found.values()), 2 * max(map(abs, ends)))
+    band = min(max(one.detectable or 0.0 for one in found), 2 * max(map(abs, ends)))
     return Forest(title, unit, charts.axis([*ends, -band, band], span), form, rows)
 
 
@@ -429,6 +426,22 @@ def render(page: Page) -> str:
 
 
 def _rendered(page: Page, limit: Limit) -> str:
+    return markup(
+        "report.html.jinja",
+        _rules(page),
+        page=page,
+        limit=limit,
+        scrolled=SCROLLED,
+        doubted=any(one.state == "in doubt" for result in page.results for one in result.conclusions),
+        filters=filters(page),
+    )
+
+
+def markup(template: str, rules: str, **shown: Any) -> str:
+    """A page by one of the templates beside the style sheet, with ``rules`` of its own behind it.
+
+    The page's policy allows this style and nothing else, no script and no load.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -436,24 +449,17 @@ def _rendered(page: Page, limit: Limit) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = (FOLDER / "report.css").read_text(encoding="utf-8") + _rules(page)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
-        page=page,
-        limit=limit,
+    style = (FOLDER / "report.css").read_text(encoding="utf-8") + rules
+    return environment.get_template(template).render(
+        shown,
         style=Markup(style),
-        digest=digest,
+        digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         charts=charts,
-        apart=APART,
         difference=_difference,
         probability=probability,
-        written=written,
         point=Point,
         hollow=HOLLOW,
-        scrolled=SCROLLED,
-        doubted=any(one.state == "in doubt" for result in page.results for one in result.conclusions),
         visible=transcripts.visible,
-        filters=filters(page),
     )
 
 

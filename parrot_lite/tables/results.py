@@ -17,7 +17,7 @@ from parrot_lite.table import Report, Table
 from parrot_lite.tables.measures import FORMS, MEANING, Evaluated
 from parrot_lite.tables.places import SHARED, Trial
 from parrot_lite.tables.sheet import UNITS, Comparison, Measure, Measures, Sheet
-from parrot_lite.tables.verdict import Finding, Guarded, verdict
+from parrot_lite.tables.verdict import Finding, Guarded, Verdict, verdict
 
 Runs = Mapping[int, Evaluated]  # training seed -> what its evaluation wrote
 Key = tuple[str, str, Measure]  # row, baseline, measure
@@ -93,6 +93,14 @@ class Outcome:
                 found[unit] = made
         return found
 
+    def compared(self, measure: Measure) -> dict[tuple[str, str], Contrast]:
+        """Every comparison in one measure, by row and baseline, each corrected within its own family."""
+        primary = {_key(one.comparison, one.measure): one.contrast for one in self.primary()}
+        found = {**primary, **self.others().get(UNITS[measure], {})}
+        pairs = sorted(self.sheet.comparisons, key=lambda one: one.order != "primary")
+        made = {(one.row, one.baseline): found.get(_key(one, measure)) for one in pairs}
+        return {key: one for key, one in made.items() if one is not None}
+
     def _corrected(self, pairs: Sequence[tuple[Comparison, Measure]]) -> dict[Key, Contrast]:
         made = {_key(one, measure): self.contrast(one.row, one.baseline, measure) for one, measure in pairs}
         return corrected({key: one for key, one in made.items() if one is not None})
@@ -125,8 +133,8 @@ class Outcome:
                     found[f"{one.row} has {more} {what}, {one.baseline} {less}"] = None
         return list(found)
 
-    def verdict(self) -> str:
-        """The paragraph."""
+    def verdict(self) -> Verdict:
+        """What all of it allows to be said."""
         return verdict(self.primary(), self.guards(), self.failed, len(self.seeds), self.doses())
 
 
@@ -304,7 +312,7 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         "made": {"parrot_lite": __version__, "recipe": outcome.recipe.name, "command": command},
         "table": sheet.model_dump(mode="json", exclude_none=True),
         "seeds": list(outcome.seeds),
-        "verdict": outcome.verdict(),
+        "verdict": outcome.verdict().text,
         "rows": {
             row.name: {
                 "levels": {one: _plain(outcome.level(row.name, one)) for one in outcome.measures.all},

@@ -15,7 +15,7 @@ from parrot_lite.progress import say
 from parrot_lite.recipe import Recipe, Stage
 from parrot_lite.store import dialogue_files, read, require, write_atomically
 from parrot_lite.table import Report
-from parrot_lite.tables import results
+from parrot_lite.tables import page, picture, results
 from parrot_lite.tables.leaks import leaks
 from parrot_lite.tables.measures import Evaluated, evaluated
 from parrot_lite.tables.places import Trial, home, trials
@@ -29,7 +29,7 @@ SHOWN = 3  # leaks that an error names
 
 
 def run(recipe: str, table: str, overrides: Sequence[str], seeds: Sequence[int], rows: Sequence[str]) -> bool:
-    """Run a table and write ``<table>.md`` and ``<table>.json`` into its folder; whether every row has its result.
+    """Run a table and write it into its folder, as ``.md``, ``.json``, ``.html`` and ``.svg``; whether no row failed.
 
     ``seeds`` replace the table's own; ``rows`` are those to run, none = all: the others are shown where they are
     finished. Raises UserError where table, recipe or a row does not hold, and where training would see what is
@@ -53,12 +53,16 @@ def run(recipe: str, table: str, overrides: Sequence[str], seeds: Sequence[int],
         _data(sheet, [trial for trial in mine if label(trial, wanted) not in failed], folder, failed)
     else:
         outcome = gathered(sheet, every, wanted, failed)  # with the rows that nobody wanted run, too
-        _written(folder, sheet, results.report(outcome, command), outcome.verdict())
+        report = results.report(outcome, command)
+        _written(folder, sheet, report, outcome.verdict().text)
+        reports = {(one.row.name, one.seed): Path(one.recipe.run.places["report"]) / "report.html" for one in every}
+        write_atomically(folder / f"{sheet.name}.html", page.render(page.view(outcome, report, folder, reports)))
+        write_atomically(folder / f"{sheet.name}.svg", picture.draw(sheet.title, outcome))
         text = json.dumps(results.as_json(outcome, command), indent=1, ensure_ascii=False)
         write_atomically(folder / f"{sheet.name}.json", text + "\n")
     for name, why in failed.items():
         say(f"{sheet.name}: row {name} failed: {why}")
-    say(f"{sheet.name}: {len(failed) or 'none'} of {len(mine)} failed; written to {folder / sheet.name}.md")
+    say(f"{sheet.name}: {len(failed) or 'none'} of {len(mine)} failed; written to {folder / sheet.name}.md and .html")
     return not failed
 
 

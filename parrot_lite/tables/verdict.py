@@ -1,4 +1,4 @@
-"""One paragraph on a table, made from its statistics and never stronger than they are."""
+"""What can be said of a table, made from its statistics and never stronger than they are."""
 
 from __future__ import annotations
 
@@ -54,31 +54,41 @@ class Guarded:
         return "kept" if one.high is not None and one.high <= self.limit else "open"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a table's statistics allow to be said. ``text`` is all of it in one paragraph."""
+
+    brief: str  # how many primary tests came out how
+    findings: tuple[tuple[Finding, Outcome, str], ...]  # with what is said of each
+    remarks: tuple[str, ...]  # on guards, on what compared rows do not have in common, on rows and seeds that lack
+
+    @property
+    def text(self) -> str:
+        """One paragraph."""
+        parts = [self.brief]
+        for asked, group in groupby(self.findings, key=lambda one: one[0].comparison):
+            first, *others = (said for *_, said in group)
+            parts += [f"{asked.asks} {asked.row} minus {asked.baseline} in {first}", *(f"In {one}" for one in others)]
+        return " ".join(f"{part}." for part in (*parts, *self.remarks))
+
+
 def verdict(
     findings: Sequence[Finding],
     guards: Sequence[Guarded],
     failed: Mapping[str, str],
     seeds: int,
     doses: Sequence[str] = (),
-) -> str:
-    """The paragraph. ``failed`` says why a row has no result, ``doses`` what compared rows do not have in common."""
+) -> Verdict:
+    """The verdict. ``failed`` says why a row has no result, ``doses`` what compared rows do not have in common."""
     if not findings:
-        return _joined(
-            ["The table declares no primary comparison, so it describes and decides nothing", *_rows(failed)]
-        )
+        brief = "The table declares no primary comparison, so it describes and decides nothing"
+        return Verdict(brief, (), tuple(_rows(failed)))
     broken = {one.row: one for one in guards if one.state == "broken"}
     family = sum(one.contrast is not None and one.contrast.p is not None for one in findings)
-    told = [_sentence(one, broken.get(one.comparison.row), family, failed) for one in findings]
-    counts = Counter(outcome for outcome, _ in told)
+    told = tuple((one, *_sentence(one, broken.get(one.comparison.row), family, failed)) for one in findings)
+    counts = Counter(outcome for _, outcome, _ in told)
     listed = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
-    parts = [f"Of {len(findings)} primary test{'s' if findings[1:] else ''}: {listed}"]
-    for asked, group in groupby(zip(findings, told, strict=True), key=lambda pair: pair[0].comparison):
-        texts = [text for _, (_, text) in group]
-        parts += [
-            f"{asked.asks} {asked.row} minus {asked.baseline} in {texts[0]}",
-            *(f"In {text}" for text in texts[1:]),
-        ]
-    parts += [_guard(one) for one in guards if one.state == "broken"]
+    parts = [_guard(one) for one in guards if one.state == "broken"]
     if unknown := [one for one in guards if one.state == "open"]:
         names = ", ".join(f"{one.guard} of {one.row}" for one in unknown)
         parts.append(f"Neither kept nor broken, as intervals reach beyond the limit or nothing was measured: {names}")
@@ -90,7 +100,7 @@ def verdict(
         parts.append("One training seed: what another one would give is not known")
     elif seeds == 2:
         parts.append("Two training seeds are no basis for a claim about training; take three")
-    return _joined(parts)
+    return Verdict(f"Of {len(findings)} primary test{'s' if findings[1:] else ''}: {listed}", told, tuple(parts))
 
 
 def _sentence(one: Finding, broken: Guarded | None, family: int, failed: Mapping[str, str]) -> tuple[Outcome, str]:
@@ -120,7 +130,3 @@ def _guard(one: Guarded) -> str:
 
 def _rows(failed: Mapping[str, str]) -> list[str]:
     return [f"Row {name} has no result: {reason.rstrip('.')}" for name, reason in failed.items()]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " ".join(f"{part}." for part in parts)

@@ -88,7 +88,7 @@ def test_a_row_that_is_missing(tmp_path: Path) -> None:
         tmp_path, rows={name: runs for name, runs in whole.rows.items() if name != "all"}, failed={"all": "lost"}
     )
     assert [finding.contrast for finding in one.primary()] == [None, None]
-    assert "open, no result of all" in one.verdict()
+    assert "open, no result of all" in one.verdict().text
     report = results.report(one, "parrot table")
     assert report.warnings == ("row all has no result: lost",)
     json.dumps(results.as_json(one, "parrot table"))
@@ -102,7 +102,7 @@ def test_guards(tmp_path: Path) -> None:
     assert nll.difference is not None
     assert nll.difference.mean == pytest.approx(0.08)
     assert (repetition.guard, repetition.state) == ("repetition", "open")
-    assert "2 found at a cost" in one.verdict()
+    assert "2 found at a cost" in one.verdict().text
 
 
 def test_doses(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_seeds_are_folded_and_an_untrained_row_stands_under_each(tmp_path: Path)
     assert contrast.difference.spread is not None
     assert contrast.difference.spread.seeds == 3
     assert one.level("none", "PMI-swap") == statistics.mean(base.values("PMI-swap"))  # not three samples of one model
-    assert "training seed" not in one.verdict()
+    assert "training seed" not in one.verdict().text
 
 
 def test_the_report_has_the_paper_beside_ours(tmp_path: Path) -> None:
