@@ -39,14 +39,17 @@ STAGES = {"collect", "train", "evaluate"}
 # asks the detectors that select turns, and takes its intervals where the tables take theirs.
 INTO_STAGES = {
     "cli": "*",
-    # A table counts data, looks for leaks and puts evaluations beside each other; what trains, it starts as processes.
+    # A table counts data, looks for leaks and puts evaluations beside each other, with the charts of their reports; what
+    # trains, it starts as processes.
     "tables": {
         "parrot_lite.collect.compare",
         "parrot_lite.collect.overlap",
         "parrot_lite.evaluate.bench",
+        "parrot_lite.evaluate.charts",
         "parrot_lite.evaluate.conclusions",
         "parrot_lite.evaluate.context_use",
         "parrot_lite.evaluate.estimates",
+        "parrot_lite.evaluate.page",
         "parrot_lite.evaluate.records",
         "parrot_lite.evaluate.repetition",
         "parrot_lite.evaluate.scores",

@@ -412,7 +412,10 @@ class TestMissing:
 
 # By hand: epochs x (sessions / (batch x accumulation), rounded up), at most max_steps.
 REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
-DEMO_STEPS = {"train-ask": "16", "train-sft": "16", "train-capo": "6"}
+STEPS = {
+    "demo": {"train-ask": "16", "train-sft": "16", "train-capo": "6"},
+    "mini": {"train-ask": "16", "train-sft": "20", "train-capo": "30"},
+}
 
 
 class TestPrinted:
@@ -448,7 +451,7 @@ class TestPrinted:
         rows = {line.split()[0]: line.split() for line in output if " to do " in line}
         assert list(rows) == STAGES
         steps = {stage: rows[stage][-2] for stage in STAGES if stage.startswith("train")}
-        assert steps == (DEMO_STEPS if path.stem == "demo" else REAL_STEPS)
+        assert steps == STEPS.get(path.stem, REAL_STEPS)
         assert {rows[stage][-1] for stage in steps} == {"—"}
 
     def test_prices_caps_and_options(self, tmp_path):
