@@ -39,8 +39,8 @@ STAGES = {"collect", "train", "evaluate"}
 # asks the detectors that select turns, and takes its intervals where the tables take theirs.
 INTO_STAGES = {
     "cli": "*",
-    # A table counts data, looks for leaks and puts evaluations beside each other, with the charts of their reports; what
-    # trains, it starts as processes.
+    # A table counts data, looks for leaks and puts evaluations beside each other, with the charts of their reports;
+    # what trains, it starts as processes.
     "tables": {
         "parrot_lite.collect.compare",
         "parrot_lite.collect.overlap",
