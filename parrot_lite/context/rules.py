@@ -86,22 +86,28 @@ DEMONSTRATIVE = re.compile(
     )\b""",
     _FLAGS,
 )
+# Where an answer is praised: at the start of a clause, or "Write something like that" would be praise as well.
+START = r"(?:^\W*|(?<=[.,!?;]\ )|(?<=\bok\ )|(?<=\bokay\ ))"
+END = r"(?= \s* (?:[.,!;]|$) )"
 CLOSING = re.compile(
-    r"""\b(?:
-        (?:many\ )?thank(?:s|\ you)\b [^.?!,]* (?:,(?:\ [\w'’]+){1,2}(?=\W*$))? | (?:good\ ?)?bye(?:\ ?bye)? | you\ too
+    rf"""\b(?:
+        (?:many\ )?thank(?:s|\ you)\b [^.?!,]* (?:,(?:\ (?-i:[A-Z])[\w'’]*){{1,2}}(?=[\s.!]*$))?
+      | (?:good\ ?)?bye(?:\ ?bye)? | you\ too
       | have\ a\ (?:good|nice|great)\ \w+
       | (?:i\ think\ )? th(?:at|is)
         (?:\ is|\ was|['’]?s|\ ?['’]?ll|\ will|\ should|\ would|\ sounds|\ does)? (?:\ be|\ do)?
-        \ (?:(?:pretty|very|really|so|quite|much|also|just)\ )?
-        (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough|fair|better|nice|cool|helpful|awesome|amazing
-          |excellent|interesting|lovely|brilliant|wonderful|fantastic|impressive)
+        \ (?:all|it|everything|fine|great|good|perfect|okay|ok|do|enough)
         (?:\ (?:of\ )?the\ \w+)? (?:\ (?:that\ )?i\ (?:need|want)(?:ed)?\b [^.?!]* | \ for\ (?:now|today) | \ then)?
         (?= \s* (?:[.,!;]|$) | \ (?:and\ |no\ )?thank )
-      | (?:i\ )?(?:really\ )?(?:like|love)\ (?:it|that|this) (?= \s* (?:[.,!;]|$) )
+    )\b
+  | {START} (?:
+        (?:that|this|it) (?:\ is|\ was|['’]?s|\ sounds) (?:\ (?:pretty|very|really|so|quite|much|also|just))?
+        \ (?:fair|better|nice|cool|helpful|awesome|amazing|excellent|interesting|lovely|brilliant|wonderful|fantastic
+          |impressive|(?:exactly\ )?what\ i\ (?:need|want)(?:ed)?)
+      | (?:i\ (?:really\ )?(?:like|love|appreciate)|love|appreciate)\ (?:it|that|this) | it\ works(?:\ now)?
       | (?:great|good|nice|perfect|excellent|amazing|awesome)\ (?:answer|job|work|effort|response|explanation|try|one)
-        (?= \s* (?:[.,!;]|$) )
-      | (?:(?:i\ )?got\ it|i\ see|well\ done) (?= \s* (?:[.,!;]|$) )
-    )\b""",
+      | (?:i\ )?got\ it | i\ see | well\ done
+    ) {END}""",
     _FLAGS,
 )
 FILLER = re.compile(

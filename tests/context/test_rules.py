@@ -23,6 +23,12 @@ from parrot_lite.context import dependence
         ("Now the door stopped working. Why?", "ellipsis"),
         ("continue", "ellipsis"),
         ("again", "ellipsis"),
+        ("Write something like that.", "demonstrative"),
+        ("Can you make this better", "demonstrative"),
+        ("Give me a good one.", "demonstrative"),
+        ("Thanks, why?", "ellipsis"),
+        ("Thanks, in French", "ellipsis"),
+        ("thanks, shorter", "ellipsis"),
         ("Thanks, how do I strip those quotation marks?", "demonstrative"),
         ("shorter", "ellipsis"),
         ("Yes, please.", "ellipsis"),
@@ -83,6 +89,9 @@ def test_leans_on_the_history(query: str, rule: str) -> None:
         "I like that",
         "thanks again",
         "Thank you, Carlos.",
+        "Thanks, I appreciate it",
+        "Thanks a lot, it works now!",
+        "Thank you, this is exactly what I needed",
     ],
 )
 def test_stands_alone(query: str) -> None:
