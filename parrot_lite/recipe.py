@@ -867,6 +867,16 @@ class Recipe(Section):
     budget: Budget = Budget()
 
     @model_validator(mode="after")
+    def _what_is_read_is_made(self) -> Self:
+        probe = self.eval.probe
+        if probe is not None and probe.split == "selection" and self.logs.selection < 2:
+            raise UserError("split = selection has no sessions", "eval.probe.split", "Set logs.selection to 2 or more")
+        if self.capo.chosen == "same-writer" and "same-writer" not in self.negatives.kinds:
+            what = "nobody writes the chosen answers of chosen = same-writer"
+            raise UserError(what, "capo.chosen", "Add same-writer to negatives.kinds")
+        return self
+
+    @model_validator(mode="after")
     def _no_batch_in_a_loop(self) -> Self:
         looping = {"collect.asker": self.collect.asker, "collect.answerer": self.collect.answerer}
         looping |= {f"eval.models.{name}": spec for name, spec in self.eval.models.items()}

@@ -573,7 +573,9 @@ class TestResolved:
 
 
 def sections(part=Section):
-    return [one for below in part.__subclasses__() for one in (below, *sections(below))]
+    """Those of recipes: other tests may have imported other files' sections."""
+    ours = [below for below in part.__subclasses__() if below.__module__ == Section.__module__]
+    return [one for below in ours for one in (below, *sections(below))]
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
@@ -677,6 +679,17 @@ def test_changes_stand_over_overrides_and_are_named_in_errors():
     ):
         with pytest.raises(UserError, match=f"^{re.escape(text)}"):
             load(DEMO, [], {"row one": change, "row two": wrong})
+
+
+def test_what_nobody_makes_is_refused():
+    assert refusal(DEMO, "eval.probe.split=selection").endswith(
+        "eval.probe.split: split = selection has no sessions. Set logs.selection to 2 or more"
+    )
+    assert load(DEMO, ["eval.probe.split=selection", "logs.selection=2"]).eval.probe.split == "selection"
+    assert "Add same-writer to negatives.kinds" in refusal(DEMO, "capo.chosen=same-writer")
+    keys = ["capo.chosen=same-writer", 'negatives.kinds=["neglect", "same-writer"]']
+    assert "is among kinds as well" in refusal(DEMO, *keys, 'capo.kinds=["same-writer"]')
+    assert load(DEMO, keys).capo.chosen == "same-writer"
 
 
 def test_a_stage_lies_where_it_is_placed():

@@ -164,3 +164,9 @@ def heldout(recipe: Recipe, settings: Probe) -> list[Dialogue]:
 def heldout_file(recipe: Recipe, settings: Probe) -> Path:
     """The sessions kept apart that the probe scores: the held-out ones, or those to choose settings on."""
     return require(recipe, "logs") / f"{settings.split}.jsonl"
+
+
+def scored_on(recipe: Recipe) -> list[tuple[str, str]]:
+    """A fact for a report that says so where the probe scored sessions that settings are chosen on; none else."""
+    chosen = recipe.eval.probe is not None and recipe.eval.probe.split == "selection"
+    return [("probed", "selection sessions, on which settings are chosen: no result to report")] if chosen else []

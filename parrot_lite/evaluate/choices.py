@@ -22,7 +22,7 @@ from parrot_lite.recipe import Probe, Recipe
 from parrot_lite.store import RunFolder, read
 from parrot_lite.types import Branch, Dialogue, SessionTree
 
-FIX = "Run negatives on logs/heldout.jsonl, or leave eval.probe.trees out"
+FIX = "Run negatives on the logs' file of eval.probe.split, or leave eval.probe.trees out"
 
 Pair = tuple[Branch, Row, Row]  # the chosen answer's row, and the negative's
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from parrot_lite.evaluate import context_use, entities, families, page, pairwise, repetition, scores
+from parrot_lite.evaluate import bench, context_use, entities, families, page, pairwise, repetition, scores
 from parrot_lite.evaluate.bench import QUESTIONS
 from parrot_lite.evaluate.card import kept as judge_card
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers
@@ -100,6 +100,7 @@ def _report(recipe: Recipe, records: Records, numbers: Numbers) -> Report:
         ("judge", _judge(judges, recipe.eval.judge, judgments)),
         ("benchmark", f"{recipe.eval.bench}, {sessions} sessions"),
         *([("history", ", ".join(recipe.eval.history))] if recipe.eval.history != ("own",) else []),
+        *bench.scored_on(recipe),
         ("seed", str(recipe.run.seed)),
         ("intervals", INTERVALS),
         ("p values", numbers.tests),

@@ -13,7 +13,7 @@ from parrot_lite.evaluate.records import Question
 from parrot_lite.types import Dialogue
 from parrot_lite.words import words
 
-HELDOUT, BENCHMARK = "the held-out sessions", "the benchmark"
+HELDOUT, BENCHMARK = "the sessions kept apart", "the benchmark"
 
 
 def leaks(training: Iterable[Path], heldout: Sequence[Dialogue], questions: Sequence[Question]) -> Iterator[str]:
@@ -32,7 +32,7 @@ def leaks(training: Iterable[Path], heldout: Sequence[Dialogue], questions: Sequ
     for file in training:
         for said in spoken(file):
             if said.id in evaluated:
-                yield f"{file}: session {said.id} is held out"
+                yield f"{file}: session {said.id} is kept apart"
                 continue
             texts = [words(text) for text in (*said.queries, *said.answers)]
             found = {name for text in texts if len(text) >= GRAM for name in known.shared(text)}

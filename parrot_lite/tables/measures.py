@@ -16,7 +16,7 @@ from parrot_lite.store import read, require_unchanged
 from parrot_lite.tables.sheet import UNITS, Measure
 from parrot_lite.types import Condition, Judgment
 
-FORMS = {"nats a token": ".3f", "points": ".2f", "share of 4-grams": ".3f"}
+FORMS = {"nats a token": "z.3f", "points": "z.2f", "share of 4-grams": "z.3f"}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Page:
 def view(outcome: Outcome, report: Report, folder: Path, reports: Mapping[tuple[str, int], Path]) -> Page:
     """What there is to show, with the figures of ``report``. ``reports`` are the rows' own, by row and seed.
 
-    Links are relative to ``folder``; a report that is not there has none.
+    Links are relative to ``folder``; a row without a result has none, nor has a report that is not there.
     """
     sheet, verdict = outcome.sheet, outcome.verdict()
     rows = tuple(
@@ -69,7 +69,7 @@ def view(outcome: Outcome, report: Report, folder: Path, reports: Mapping[tuple[
             tuple(
                 (seed, os.path.relpath(path, folder))
                 for (name, seed), path in reports.items()
-                if name == row.name and path.exists()
+                if name == row.name and seed in outcome.rows.get(name, {}) and path.exists()
             ),
         )
         for row in sheet.rows
@@ -107,7 +107,7 @@ def forest(outcome: Outcome, measure: Measure) -> Forest | None:
         for (row, base), contrast in outcome.compared(measure).items()
     )
     unit = UNITS[measure]
-    return forest_of(measure, unit, f"z{FORMS[unit]}", SPAN[unit], rows) if rows else None
+    return forest_of(measure, unit, FORMS[unit], SPAN[unit], rows) if rows else None
 
 
 def levels(outcome: Outcome, measure: Measure) -> Levels | None:

@@ -11,7 +11,7 @@ from parrot_lite.evaluate.page import Difference, Forest
 from parrot_lite.tables.page import forest
 from parrot_lite.tables.results import Outcome
 
-WIDTH, NAMES, NUMBERS = 920, 240, 300  # pixels: of the picture, of the names on its left and the figures on its right
+WIDTH, NAMES, NUMBERS = 980, 300, 300  # pixels: of the picture, of the names on its left and the figures on its right
 PLOT = WIDTH - NAMES - NUMBERS
 LINE, TITLE = 26, 40
 # Colours are for a white ground: a picture does not know the page that it stands on.
@@ -61,12 +61,9 @@ def _strip(one: Forest, row: Difference, y: int) -> Markup:
 
 
 def _figures(one: Forest, row: Difference, y: int) -> list[Markup]:
-    decisive = row.contrast.p if row.contrast.adjusted is None else row.contrast.adjusted
-    left = WIDTH - NUMBERS + 24
-    return [
-        _text(left, y, written(row.contrast.difference, f"+{one.form}")),
-        _text(left + 175, y, f"Holm p {probability(decisive)}", "soft"),
-    ]
+    adjusted, left = row.contrast.adjusted, WIDTH - NUMBERS + 24
+    p = f"p {probability(row.contrast.p)}" if adjusted is None else f"Holm p {probability(adjusted)}"
+    return [_text(left, y, written(row.contrast.difference, f"+{one.form}")), _text(left + 175, y, p, "soft")]
 
 
 def _text(x: int, y: int, text: str, kind: str = "") -> Markup:

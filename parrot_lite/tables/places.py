@@ -77,7 +77,8 @@ def trials(sheet: Sheet, recipe: str, overrides: Sequence[str], seeds: Sequence[
             stage: str((folder / row.name if len(users[name]) == 1 else folder.parent / SHARED) / name)
             for stage, name in mine.items()
         }
-        places["report"] = str(folder / row.name / f"report-seed{seed}")
+        if "eval" in mine:
+            places["report"] = str(folder / row.name / mine["eval"].replace("eval", "report"))
         placed = one.model_copy(update={"run": one.run.model_copy(update={"places": places})})
         found.append(Trial(row, seed, placed, chain, folder / row.name / f"{sheet.name}-{row.name}-seed{seed}.toml"))
     return found

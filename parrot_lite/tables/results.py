@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_lite import __version__
-from parrot_lite.evaluate import statistics
+from parrot_lite.evaluate import bench, statistics
 from parrot_lite.evaluate.estimates import INTERVALS, Numbers, contrast_table, written
 from parrot_lite.evaluate.statistics import Contrast, Estimate, Values, corrected
 from parrot_lite.recipe import Recipe
@@ -196,6 +196,7 @@ def report(outcome: Outcome, command: str) -> Report:
         ("recipe", recipe.name),
         ("command", command),
         ("training seeds", ", ".join(map(str, outcome.seeds))),
+        *bench.scored_on(recipe),
         ("intervals", INTERVALS if not several else "95%, Student's t over sessions and training seeds"),
         (
             "p values",

@@ -29,8 +29,9 @@ SHOWN = 3  # leaks that an error names
 
 
 def run(recipe: str, table: str, overrides: Sequence[str], seeds: Sequence[int], rows: Sequence[str]) -> bool:
-    """Run a table and write it into its folder, as ``.md``, ``.json``, ``.html`` and ``.svg``; whether no row failed.
+    """Run a table and write it into its folder, whether every row has its result.
 
+    As ``<table>.md`` and ``.json``, and where rows are models as a page (``.html``) and a picture (``.svg``), too.
     ``seeds`` replace the table's own; ``rows`` are those to run, none = all: the others are shown where they are
     finished. Raises UserError where table, recipe or a row does not hold, and where training would see what is
     evaluated on.
@@ -54,15 +55,15 @@ def run(recipe: str, table: str, overrides: Sequence[str], seeds: Sequence[int],
     else:
         outcome = gathered(sheet, every, wanted, failed)  # with the rows that nobody wanted run, too
         report = results.report(outcome, command)
-        _written(folder, sheet, report, outcome.verdict().text)
-        reports = {(one.row.name, one.seed): Path(one.recipe.run.places["report"]) / "report.html" for one in every}
-        write_atomically(folder / f"{sheet.name}.html", page.render(page.view(outcome, report, folder, reports)))
-        write_atomically(folder / f"{sheet.name}.svg", picture.draw(sheet.title, outcome))
         text = json.dumps(results.as_json(outcome, command), indent=1, ensure_ascii=False)
         write_atomically(folder / f"{sheet.name}.json", text + "\n")
+        reports = {(one.row.name, one.seed): one.recipe.folder("report") / "report.html" for one in every}
+        write_atomically(folder / f"{sheet.name}.html", page.render(page.view(outcome, report, folder, reports)))
+        write_atomically(folder / f"{sheet.name}.svg", picture.draw(sheet.title, outcome))
+        _written(folder, sheet, report, outcome.verdict().text)
     for name, why in failed.items():
         say(f"{sheet.name}: row {name} failed: {why}")
-    say(f"{sheet.name}: {len(failed) or 'none'} of {len(mine)} failed; written to {folder / sheet.name}.md and .html")
+    say(f"{sheet.name}: {len(failed) or 'none'} of {len(mine)} failed; written to {folder / sheet.name}.md")
     return not failed
 
 

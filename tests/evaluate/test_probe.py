@@ -12,7 +12,7 @@ import torch
 
 from parrot_lite.chat.meter import Meter
 from parrot_lite.errors import UserError
-from parrot_lite.evaluate import choices, evaluation, probe, report, written
+from parrot_lite.evaluate import bench, choices, evaluation, probe, report, written
 from parrot_lite.evaluate.records import Choice, Label, Likelihood, Played, Question, Written
 from parrot_lite.evaluate.variants import Variant, of_bench, of_logs
 from parrot_lite.lm.model import load_for_inference, load_renderer
@@ -143,6 +143,18 @@ def test_played_sessions_by_their_labels() -> None:
     failed = played[1].model_copy(update={"dialogue": Dialogue(id="b", source="bench")})
     alone_there, _ = of_bench([played[0], failed], questions, Probe(), 0)
     assert set(told(alone_there, "a", 4)) == {"true", "shortened", "scrambled", "withheld"}  # nothing to swap with
+
+
+def test_the_split_decides_which_sessions_are_scored(tmp_path: Path, base: Path) -> None:
+    made = recipe(tmp_path, base)
+    finished_logs(made, [session("h", 2), session("i", 2)])
+    write(made.folder("logs") / "selection.jsonl", [session("s", 2), session("t", 2)])
+    probed = Probe(split="selection")
+    chosen = made.model_copy(update={"eval": made.eval.model_copy(update={"probe": probed})})
+    assert [one.id for one in bench.heldout(made, Probe())] == ["h", "i"]
+    assert [one.id for one in bench.heldout(chosen, probed)] == ["s", "t"]
+    assert bench.scored_on(made) == []
+    assert bench.scored_on(chosen)[0][1].startswith("selection sessions")
 
 
 def finished_logs(made: Recipe, heldout: list[Dialogue]) -> RunFolder:

@@ -39,7 +39,7 @@ def found(tmp_path: Path, *dialogues: Dialogue, questions: list[Question] | None
 
 def test_a_session_that_is_held_out(tmp_path: Path) -> None:
     (line,) = found(tmp_path, said("h", "Something else?", "Yes."), said("g", "Hello?", "Yes."))
-    assert line.endswith("data.jsonl: session h is held out")
+    assert line.endswith("data.jsonl: session h is kept apart")
 
 
 @pytest.mark.parametrize("place", ["query", "answer", "later"])
@@ -51,7 +51,7 @@ def test_thirteen_words_in_a_row_wherever_they_are_said(tmp_path: Path, place: s
         "later": ("A?", "B.", run, "C."),
     }
     (line,) = found(tmp_path, said("x", *texts[place]))
-    assert line.endswith("session x says 13 words in a row of the held-out sessions")
+    assert line.endswith("session x says 13 words in a row of the sessions kept apart")
     short = " ".join(LONG.split()[2:14])  # 12
     assert not found(tmp_path, said("x", short, "Yes."))
 
@@ -65,7 +65,7 @@ def test_a_benchmarks_query_and_both_at_once(tmp_path: Path) -> None:
     (line,) = found(tmp_path, said("x", f"Write {run}", "No."), questions=QUESTIONS)
     assert line.endswith("of the benchmark")
     (line,) = found(tmp_path, said("x", f"Write {LONG}", "No."), questions=QUESTIONS)
-    assert line.endswith("of the benchmark and the held-out sessions")
+    assert line.endswith("of the benchmark and the sessions kept apart")
 
 
 def test_session_trees_with_their_negatives(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,11 @@ def test_killed_resumed_and_a_row_deleted(tmp_path: Path, base: Path) -> None:
     assert figures["rows"]["all"]["cost"]["trained"][0] > figures["rows"]["neglect"]["cost"]["trained"][0] > 0
     assert figures["rows"]["none"]["cost"]["trained"] is None
     assert "Verdict. " in done.stdout
+    html = (home / "kinds" / "kinds.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^#"]+)"', html)
+    assert [link.partition("/")[0] for link in links] == ["none", "neglect", "all"]
+    assert all((home / "kinds" / link).exists() for link in links)
+    assert "all minus none (primary)" in (home / "kinds" / "kinds.svg").read_text(encoding="utf-8")
 
     # A row's folder deleted: that row runs again, and nothing else.
     shutil.rmtree(home / "kinds" / "neglect")
@@ -138,7 +144,7 @@ def test_a_table_refuses_to_train_on_what_it_evaluates(tmp_path: Path, base: Pat
     data.write_text(heldout[0].model_dump_json(exclude_none=True) + "\n", encoding="utf-8")
     done = parrot("table", recipe, table, f'sft.data=["{data}"]')
     assert done.returncode == 2
-    assert f"training would see what is evaluated on: {data}: session {heldout[0].id} is held out" in done.stderr
+    assert f"training would see what is evaluated on: {data}: session {heldout[0].id} is kept apart" in done.stderr
     assert not list((tmp_path / "runs" / "small" / "tables").glob("*/train-sft-*"))
 
 
