@@ -3,6 +3,7 @@
     .venv/bin/python recipes/bench/speed.py --quick            # two small cells, 6 layers: proves that it runs
     .venv/bin/python recipes/bench/speed.py --cell 8,3,180     # one cell of the grid
     .venv/bin/python recipes/bench/speed.py                    # the whole grid: hours on 2 cores; resumes
+    .venv/bin/python recipes/bench/speed.py --base FOLDER      # another model; shape.py writes one of 7B or 13B
 
 Every layout is a real training run of its real trainer in a process of its own. The processes take turns, step by step:
 in each round every layout makes one optimizer step on the same session, in a rotating order, while the others wait.
@@ -60,6 +61,8 @@ def table(
     precision: Annotated[str, typer.Option(help="fp32, bf16 or nf4")] = "bf16",
     checkpointing: Annotated[bool, typer.Option(help="recompute activations in every layout")] = False,
     layers: Annotated[int | None, typer.Option(help="keep only the model's first layers")] = None,
+    base: Annotated[str | None, typer.Option(help="folder of another model than the demo's")] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB of the card that a layout may take, no more")] = None,
     rounds: Annotated[int | None, typer.Option(help="counted steps of each layout")] = None,
     without: Annotated[list[str] | None, typer.Option(help="a layout to leave out; may be repeated")] = None,
     out: Annotated[Path, typer.Option(help="folder of speed.json and speed.md")] = Path("runs/bench"),
@@ -72,6 +75,7 @@ def table(
     file = out / "speed.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else []
     setting = {"precision": precision, "checkpointing": checkpointing, "layers": layers, "rounds": rounds}
+    setting |= {name: value for name, value in (("base", base), ("memory", memory)) if value is not None}
     for turns, depend, tokens in cells:
         for stage, layouts in (("capo", CAPO), ("sft", SFT)):
             layouts = tuple(layout for layout in layouts if layout not in (without or ()))
@@ -156,16 +160,18 @@ def rendered(rows: list[dict[str, Any]]) -> str:
         *(f"{place}." for place in places),
         "Seconds: median of the counted steps; ratio: median within rounds; ceiling: ratio of tokens.",
         "",
-        "| turns | dep. | answer | precision | layers | steps | layout "
+        "| model | turns | dep. | answer | precision | layers | steps | layout "
         "| tokens | s/step | peak MB | ratio | ceiling | of it |",
-        "|---:|---:|---:|---|---|---:|---|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in sorted(
-        rows, key=lambda row: (row["stage"], row["turns"], row.get("dependent", 0), row["answer_tokens"])
+        rows,
+        key=lambda row: (named(row), row["stage"], row["turns"], row.get("dependent", 0), row["answer_tokens"]),
     ):
         layouts = [layout for layout in (*CAPO, *SFT) if layout in row]
         how = row["precision"] + (" ckpt" if row["checkpointing"] else "")
-        head = f"{row['turns']} | {row.get('dependent', '')} | {row['answer_tokens']} | {how}"
+        how += f" in {row['memory']:g} GiB" if "memory" in row else ""
+        head = f"{named(row)} | {row['turns']} | {row.get('dependent', '')} | {row['answer_tokens']} | {how}"
         for layout in layouts:
             one = row[layout]
             versus = row.get(f"{layouts[0]} against {layout}")
@@ -179,6 +185,11 @@ def rendered(rows: list[dict[str, Any]]) -> str:
                 f"| {one['seconds']:.2f} | {one['peak_mb']:,} | {compared} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def named(row: dict[str, Any]) -> str:
+    """The model of a row."""
+    return Path(row["base"]).name if "base" in row else "demo"
 
 
 def device() -> str:
@@ -218,6 +229,7 @@ def work(job: str) -> None:
     stage = "capo" if layout in CAPO else "sft"
     recipe = recipe_of(
         settings["precision"],
+        *([f"model.base={settings['base']}"] if "base" in settings else []),
         f"{stage}.checkpointing={str(settings['checkpointing']).lower()}",
         f"{stage}.learning_rate=1e-5",
         f"{stage}.epochs={settings['rounds']}.0",  # of one session: a step each
@@ -231,6 +243,9 @@ def work(job: str) -> None:
     renderer = load_renderer(recipe.model)
     (session,) = islice(sessions(renderer, turns, depend, length), 1)
     torch.manual_seed(0)
+    if "memory" in settings:  # beyond it, PyTorch is out of memory, as on a card of that size
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(settings["memory"] * (1 << 30) / whole)
     model = load_trainable(recipe.model, None, Lora(), section.checkpointing)
     if settings["layers"]:
         del model.get_base_model().model.layers[settings["layers"] :]
