@@ -312,13 +312,17 @@ def stage_folder(
     text = dump(
         {**recipe.resolved(stage), "inputs": {name: fingerprint(file) for name, file in sorted(inputs.items())}}
     )
+    kept, manifest = path / "recipe.toml", path / "manifest.json"
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it") from None
-        kept = path / "recipe.toml"
-        manifest = path / "manifest.json"
+            # Two tables ask for a stage that they share at the same moment: where it is finished, neither works in it.
+            if rerun or not manifest.exists() or kept.read_text(encoding="utf-8") != text:
+                raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it") from None
+            _say_finished(stage, path)
+            yield None
+            return
         before = kept.read_text(encoding="utf-8") if kept.exists() else text
         if rerun or (before != text and _bare(path)):
             _clear(path)
@@ -331,8 +335,7 @@ def stage_folder(
                 _difference(before, text),
             )
         if manifest.exists():
-            done = json.loads(manifest.read_text(encoding="utf-8"))
-            say(f"{stage}: finished {done['finished']} in {done['seconds']:.0f} s, nothing to do ({path})")
+            _say_finished(stage, path)
             yield None
             return
         attempts = path / "attempts"
@@ -345,6 +348,11 @@ def stage_folder(
         _write_manifest(folder, recipe, text, time.monotonic() - start, len(attempts.read_text().splitlines()))
         for leftover in folder.leftovers:
             shutil.rmtree(leftover)
+
+
+def _say_finished(stage: Stage, path: Path) -> None:
+    done = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    say(f"{stage}: finished {done['finished']} in {done['seconds']:.0f} s, nothing to do ({path})")
 
 
 def _bare(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """The store: records survive a kill, results are kept apart by recipe and inputs, a manifest means done."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -489,6 +490,18 @@ class TestStageFolder:
                 other.communicate()
         assert not store.finished(recipe, "logs")
         assert self.finish(recipe, source)  # the lock went with its process
+
+    def test_a_finished_stage_is_finished_for_two_who_ask_at_once(self, tmp_path, source):
+        recipe = recipe_in(tmp_path)
+        assert self.finish(recipe, source)
+        with (recipe.folder("logs") / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as the other does while it looks
+            assert not self.finish(recipe, source)
+            with pytest.raises(UserError, match="another process is running logs"):
+                self.finish(recipe, source, rerun=True)
+            (tmp_path / "other").write_text("x")
+            with pytest.raises(UserError, match="another process is running logs"):
+                self.finish(recipe, {"source": tmp_path / "other"})
 
     def test_a_killed_process_holds_no_lock(self, tmp_path, source):
         recipe = recipe_in(tmp_path)

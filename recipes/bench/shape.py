@@ -3,7 +3,7 @@
     .venv/bin/python recipes/bench/shape.py 7b /dev/shm/llama-7b
     .venv/bin/python recipes/bench/speed.py --base /dev/shm/llama-7b --precision nf4 --checkpointing --cell 8,3,180
 
-Written in bfloat16 (13.9 GB and 26.4 GB), with the demo's tokenizer: 49,152 entries where LLaMA-2 has 32,000, so
+Written in bfloat16 (13.8 GB and 26.4 GB), with the demo's tokenizer: 49,152 entries where LLaMA-2 has 32,000, so
 embeddings and head are a little larger than they would be.
 """
 
