@@ -71,6 +71,22 @@ class Outcome:
             {seed: mine[seed].values(measure) for seed in both}, {seed: theirs[seed].values(measure) for seed in both}
         )
 
+    def by_seed(self) -> dict[Key, dict[int, Estimate]]:
+        """Every comparison in the primary measures, under each training seed by itself; empty where there is one."""
+        if len(self.seeds) == 1:
+            return {}
+        found: dict[Key, dict[int, Estimate]] = {}
+        for measure in (self.measures.primary, *self.measures.co_primary):
+            for one in self.sheet.comparisons:
+                mine, theirs = self.rows.get(one.row, {}), self.rows.get(one.baseline, {})
+                for seed in self.seeds:
+                    if seed not in mine or seed not in theirs:
+                        continue
+                    both = statistics.paired(mine[seed].values(measure), theirs[seed].values(measure))
+                    if (estimate := statistics.mean(both)) is not None:
+                        found.setdefault(_key(one, measure), {})[seed] = estimate
+        return found
+
     def primary(self) -> list[Finding]:
         """The comparisons that the verdict rests on, as one family."""
         wanted = (self.measures.primary, *self.measures.co_primary)
@@ -209,6 +225,7 @@ def report(outcome: Outcome, command: str) -> Report:
         unit = UNITS[outcome.measures.primary]
         made = {_key(one.comparison, one.measure): one.contrast for one in findings if one.contrast is not None}
         tables.append(_contrasts("Primary differences", made, unit, outcome))
+    tables += _seeds(outcome)
     for unit, made in outcome.others().items():
         tables.append(_contrasts(f"Other differences, {unit}", made, unit, outcome))
     tables += [*_guards(outcome.guards()), *_paper(sheet), _cost(outcome), *_shared(outcome.shared)]
@@ -254,6 +271,21 @@ def _contrasts(title: str, made: Mapping[Key, Contrast], unit: str, outcome: Out
     effect = outcome.measures.effect if unit == "nats a token" else outcome.recipe.eval.effect
     note = "Turns: values in both; likelihoods of a session are one value."
     return contrast_table(title, rows, unit.capitalize(), FORMS[unit], effect, (note,))
+
+
+def _seeds(outcome: Outcome) -> list[Table]:
+    found = outcome.by_seed()
+    rows = tuple(
+        (
+            f"{measure}: {row} minus {base}",
+            *(f"{by[seed].mean:+{FORMS[UNITS[measure]]}}" if seed in by else "-" for seed in outcome.seeds),
+        )
+        for (row, base, measure), by in found.items()
+    )
+    head = ("Difference", *(f"Seed {seed}" for seed in outcome.seeds))
+    note = "What each training seed gave by itself: how much training varies, and no test."
+    title = f"Differences under each training seed, {UNITS[outcome.measures.primary]}"
+    return [Table(title, head, rows, (note,))] if rows else []
 
 
 def _guards(guards: Sequence[Guarded]) -> list[Table]:
@@ -327,6 +359,10 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
             {"row": one.comparison.row, "baseline": one.comparison.baseline, "measure": one.measure}
             | _contrast(one.contrast)
             for one in outcome.primary()
+        ],
+        "by seed": [
+            {"row": row, "baseline": base, "measure": measure} | {f"seed {seed}": one.mean for seed, one in by.items()}
+            for (row, base, measure), by in outcome.by_seed().items()
         ],
         "others": [
             {"row": row, "baseline": base, "measure": measure} | _contrast(one)

@@ -132,6 +132,19 @@ def test_seeds_are_folded_and_an_untrained_row_stands_under_each(tmp_path: Path)
     assert "training seed" not in one.verdict().text
 
 
+def test_each_seed_by_itself(tmp_path: Path) -> None:
+    assert "under each training seed" not in results.report(outcome(tmp_path), "x").markdown()
+    base, three = {0: scored(0.1), 1: scored(0.2)}, {0: scored(0.3), 1: scored(0.32), 2: scored(0.28)}
+    one = outcome(tmp_path, rows={"none": base, "all": three}, seeds=(0, 1, 2))
+    text = results.report(one, "x").markdown()
+    assert "| Difference | Seed 0 | Seed 1 | Seed 2 |" in text
+    assert "| PMI-swap: all minus none | +0.200 | +0.120 | - |" in text  # a seed that one of them lacks is no pair
+    assert "neglect minus none | " not in text.partition("under each training seed")[2].partition("##")[0]
+    (swap,) = (each for each in results.as_json(one, "x")["by seed"] if each["measure"] == "PMI-swap")
+    assert (swap["seed 0"], swap["seed 1"]) == (pytest.approx(0.2), pytest.approx(0.12))
+    assert "seed 2" not in swap
+
+
 def test_the_report_has_the_paper_beside_ours(tmp_path: Path) -> None:
     text = results.report(outcome(tmp_path), "parrot table x y").markdown()
     assert "| none | 0.100 [0.090, 0.110] | 0.050 [0.040, 0.060] | 6.81 |" in text
