@@ -46,10 +46,11 @@ from parrot_lite.recipe import (
     Training,
     dump,
 )
-from parrot_lite.store import count, locate
+from parrot_lite.store import count, locate, read
 from parrot_lite.table import wide
+from parrot_lite.train.dose import dosed
 from parrot_lite.train.steps import steps_of
-from parrot_lite.types import How, Kind
+from parrot_lite.types import How, Kind, SessionTree
 
 State = Literal["to do", "begun", "finished", "changed"]
 PROMPTS = "package:parrot_lite/data/prompts/"
@@ -553,15 +554,17 @@ def _capo(outlook: Outlook) -> Planned:
     c, n = outlook.recipe.capo, outlook.recipe.negatives
     reads = f"negatives; adapter of train-sft; {_base(outlook.recipe)}"
     facts, number, lengths = outlook.facts("negatives"), _trees(outlook), outlook.lengths(n.data)
-    kinds = 1 if c.one_a_turn else sum(c.trains(kind, how) for kind, how in n.wanted)
-    turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
-    if facts:
-        number = facts["counts"]["trees"]
-        turns = facts["counts"]["turns"] / number
     limit = f"{c.tree_tokens:,} tokens a session" if c.layout == "tree" else f"2 x {c.max_tokens:,} tokens a pair"
     if number is None:
         return Planned(reads, None, f"at most {limit}, {_epochs(c)}")
-    pairs = round(number * turns * kinds)
+    if facts:  # what is written is known: some turns lack a kind, and capo.turns_with leaves those out
+        trees = read(outlook.recipe.folder("negatives") / "trees.jsonl", SessionTree)
+        written = [len(tree.branches) for tree in dosed(trees, c) if tree.branches]
+        number, pairs = len(written), sum(written)
+    else:
+        kinds = 1 if c.one_a_turn else sum(c.trains(kind, how) for kind, how in n.wanted)
+        turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
+        pairs = round(number * turns * kinds)
     used = pairs if c.pairs is None else min(c.pairs, pairs)
     number = min(number, used)
     size = f"{used:,} pairs, at most {limit}, {_epochs(c)}"

@@ -35,8 +35,8 @@ LAYERS = [
     {"__main__"},
 ]
 STAGES = {"collect", "train", "evaluate"}
-# What may look into a stage from above. The plan counts steps and benchmark sessions; it is the overview. The check
-# asks the detectors that select turns, and takes its intervals where the tables take theirs.
+# What may look into a stage from above. The plan counts pairs, steps and benchmark sessions; it is the
+# overview. The check asks the detectors that select turns, and takes its intervals where the tables take theirs.
 INTO_STAGES = {
     "cli": "*",
     # A table counts data, looks for leaks and puts evaluations beside each other, with the charts of their reports;
@@ -55,7 +55,7 @@ INTO_STAGES = {
         "parrot_lite.evaluate.scores",
         "parrot_lite.evaluate.statistics",
     },
-    "plan": {"parrot_lite.train.steps", "parrot_lite.evaluate.bench"},
+    "plan": {"parrot_lite.train.dose", "parrot_lite.train.steps", "parrot_lite.evaluate.bench"},
     "check": {"parrot_lite.collect.selection", "parrot_lite.evaluate.statistics"},
 }
 

@@ -13,6 +13,7 @@ from parrot_lite.recipe import Server, dump
 from parrot_lite.recipe_file import load
 from parrot_lite.types import KINDS, Dialogue
 from tests.test_cli import imported_by, parrot, run
+from tests.train.test_dose import hung
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "recipes" / "demo.toml"
@@ -499,6 +500,15 @@ class TestPrinted:
         for overrides, wanted in expected.items():
             row = planned(outlook(tmp_path, *overrides), "train-capo")
             assert (row.sessions, row.steps, row.size) == wanted
+
+    def test_what_is_written_is_counted_as_train_capo_will_use_it(self, tmp_path):
+        kinds = 'negatives.kinds=["neglect","random"]', 'capo.turns_with=["neglect","random"]', 'capo.kinds=["random"]'
+        look = outlook(tmp_path, *kinds)
+        leave(look, "negatives", {"counts": {"trees": 3, "turns": 4}})
+        both = hung((2, ("neglect", "random")), (3, ("neglect", "random"))), hung((4, ("random", "neglect")))
+        write(look.recipe.folder("negatives") / "trees.jsonl", *both, hung((2, ("random",))))
+        row = planned(outlook(tmp_path, *kinds), "train-capo")
+        assert (row.sessions, row.size.split(",")[0]) == (2, "3 pairs")
 
     def test_an_override_in_the_recipes_place_is_one_of_the_demo(self, tmp_path):
         done = parrot("plan", "capo.accumulation=1", f"run.folder={tmp_path}")
