@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -314,15 +314,8 @@ def stage_folder(
     )
     kept, manifest = path / "recipe.toml", path / "manifest.json"
     with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Two tables ask for a stage that they share at the same moment: where it is finished, neither works in it.
-            if rerun or not manifest.exists() or kept.read_text(encoding="utf-8") != text:
-                raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it") from None
-            _say_finished(stage, path)
-            yield None
-            return
+        if not _locked(lock):
+            raise UserError(f"another process is running {stage}", str(path), "Wait for it or stop it")
         before = kept.read_text(encoding="utf-8") if kept.exists() else text
         if rerun or (before != text and _bare(path)):
             _clear(path)
@@ -335,7 +328,9 @@ def stage_folder(
                 _difference(before, text),
             )
         if manifest.exists():
-            _say_finished(stage, path)
+            done = json.loads(manifest.read_text(encoding="utf-8"))
+            say(f"{stage}: finished {done['finished']} in {done['seconds']:.0f} s, nothing to do ({path})")
+            fcntl.flock(lock, fcntl.LOCK_UN)  # whoever only looks must not keep others out
             yield None
             return
         attempts = path / "attempts"
@@ -350,9 +345,16 @@ def stage_folder(
             shutil.rmtree(leftover)
 
 
-def _say_finished(stage: Stage, path: Path) -> None:
-    done = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    say(f"{stage}: finished {done['finished']} in {done['seconds']:.0f} s, nothing to do ({path})")
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had. Two tables may look at one finished stage in the same moment: that passes."""
+    for _ in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def _bare(path: Path) -> bool:

@@ -27,12 +27,18 @@ TRAINED = ("pairs", "sessions", "steps")
 
 @dataclass(frozen=True)
 class Cost:
-    """What the stages of one row took that no other row uses, over all its seeds, and what CaPO trained on."""
+    """What the stages of one row took that no other row uses, over all its seeds, and what its model trained on."""
 
     minutes: float
     tokens: int
     devices: tuple[str, ...]
     trained: tuple[int, int, int] | None  # pairs, sessions, steps of one seed's CaPO; None where there is none
+    tuned: int | None = None  # sessions that SFT trained on; None where there was none
+
+    def doses(self) -> dict[str, int]:
+        """What it trained on, by name."""
+        found = dict(zip(TRAINED, self.trained, strict=True)) if self.trained else {}
+        return found if self.tuned is None else {**found, "SFT sessions": self.tuned}
 
 
 @dataclass(frozen=True)
@@ -139,12 +145,9 @@ class Outcome:
             return []
         found: dict[str, None] = {}
         for one in self.sheet.comparisons:
-            mine, theirs = (
-                self.costs[name].trained if name in self.costs else None for name in (one.row, one.baseline)
-            )
-            if mine is None or theirs is None:
-                continue
-            for what, more, less in zip(TRAINED, mine, theirs, strict=True):
+            mine, theirs = (self.costs[name].doses() if name in self.costs else {} for name in (one.row, one.baseline))
+            for what in (name for name in mine if name in theirs):
+                more, less = mine[what], theirs[what]
                 if max(more, less) > (1 + self.sheet.dose) * min(more, less):
                     found[f"{one.row} has {more} {what}, {one.baseline} {less}"] = None
         return list(found)
@@ -171,14 +174,17 @@ def costs(mine: Sequence[Trial], own: Path) -> Cost:
     folders = {folder: stage for trial in mine for stage, folder in trial.folders.items()}
     facts = {folder: manifest(folder) for folder, stage in folders.items() if own in folder.parents}
     done = [one for one in facts.values() if one is not None]
-    trained = [manifest(folder) for folder, stage in folders.items() if stage == "train-capo"]
-    dose = next((one for one in trained if one is not None), None)
+    trained, tuned = (
+        next((one for folder, each in folders.items() if each == stage and (one := manifest(folder))), None)
+        for stage in ("train-capo", "train-sft")
+    )
     return Cost(
         sum(one["seconds"] for one in done) / 60,
         sum(one.get("tokens", 0) for one in done),
         tuple(dict.fromkeys(one["device"] for one in done)),
         # In the layout of pairs a session is not counted, and a step is of pairs.
-        (dose["pairs"], dose.get("sessions", dose["pairs"]), dose["steps"]) if dose else None,
+        (trained["pairs"], trained.get("sessions", trained["pairs"]), trained["steps"]) if trained else None,
+        tuned["counts"]["sessions read"] if tuned else None,
     )
 
 

@@ -113,6 +113,8 @@ def test_doses(tmp_path: Path) -> None:
     assert outcome(tmp_path, text, costs=costs).doses() == ["all has 30 pairs, neglect 28"]
     assert outcome(tmp_path, text.replace("0.05\n[paper]", "0.1\n[paper]"), costs=costs).doses() == []
     assert outcome(tmp_path, costs=costs).doses() == []  # a table that promises no dose
+    tuned = {name: Cost(1.5, 2000, ("card",), None, number) for name, number in (("none", 40), ("all", 16))}
+    assert outcome(tmp_path, text, costs=tuned).doses() == ["all has 16 SFT sessions, none 40"]
 
 
 def test_seeds_are_folded_and_an_untrained_row_stands_under_each(tmp_path: Path) -> None:
