@@ -555,19 +555,19 @@ def _capo(outlook: Outlook) -> Planned:
     reads = f"negatives; adapter of train-sft; {_base(outlook.recipe)}"
     facts, number, lengths = outlook.facts("negatives"), _trees(outlook), outlook.lengths(n.data)
     limit = f"{c.tree_tokens:,} tokens a session" if c.layout == "tree" else f"2 x {c.max_tokens:,} tokens a pair"
-    if number is None:
+    file, about = outlook.recipe.folder("negatives") / "trees.jsonl", "up to "
+    if facts and file.exists():  # some turns lack a kind, and capo.turns_with leaves those out
+        written = [len(tree.branches) for tree in dosed(read(file, SessionTree), c) if tree.branches]
+        number, pairs, about = len(written), sum(written), ""
+    elif number is None:
         return Planned(reads, None, f"at most {limit}, {_epochs(c)}")
-    if facts:  # what is written is known: some turns lack a kind, and capo.turns_with leaves those out
-        trees = read(outlook.recipe.folder("negatives") / "trees.jsonl", SessionTree)
-        written = [len(tree.branches) for tree in dosed(trees, c) if tree.branches]
-        number, pairs = len(written), sum(written)
     else:
         kinds = 1 if c.one_a_turn else sum(c.trains(kind, how) for kind, how in n.wanted)
         turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
         pairs = round(number * turns * kinds)
     used = pairs if c.pairs is None else min(c.pairs, pairs)
     number = min(number, used)
-    size = f"{used:,} pairs, at most {limit}, {_epochs(c)}"
+    size = f"{about}{used:,} pairs, at most {limit}, {_epochs(c)}"
     steps = steps_of(c, number if c.layout == "tree" else used)
     return Planned(reads, number, size, (), steps, _capo_tokens(c, lengths, steps, used / max(1, number)))
 

@@ -493,10 +493,10 @@ class TestPrinted:
     def test_what_train_capo_would_do_in_either_layout(self, tmp_path):
         # Sessions of collect have 2, 3 or 4 turns, those of logs 4: the latest 2 of 1, 2, 3, 3, 3 dependent ones.
         expected = {
-            ("capo.layout=tree",): (12, 6, "65 pairs, at most 1,536 tokens a session, 1 epoch"),
-            ("capo.layout=tree", "capo.pairs=10"): (10, 5, "10 pairs, at most 1,536 tokens a session, 1 epoch"),
-            ("capo.layout=pairs",): (12, 33, "65 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
-            ("capo.layout=pairs", "capo.pairs=10"): (10, 5, "10 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
+            ("capo.layout=tree",): (12, 6, "up to 65 pairs, at most 1,536 tokens a session, 1 epoch"),
+            ("capo.layout=tree", "capo.pairs=10"): (10, 5, "up to 10 pairs, at most 1,536 tokens a session, 1 epoch"),
+            ("capo.layout=pairs",): (12, 33, "up to 65 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
+            ("capo.layout=pairs", "capo.pairs=10"): (10, 5, "up to 10 pairs, at most 2 x 768 tokens a pair, 1 epoch"),
         }
         for overrides, wanted in expected.items():
             row = planned(outlook(tmp_path, *overrides), "train-capo")

@@ -70,19 +70,21 @@ def table(
     """Measure what is missing in ``out`` and print the table."""
     cells = [tuple(map(int, text.split(","))) for text in cell or []] or (QUICK if quick else GRID)
     layers = layers or (QUICK_LAYERS if quick else None)
+    if memory is not None and not _card():
+        raise typer.BadParameter("there is no card whose memory could be held down", param_hint="--memory")
     rounds = rounds or (QUICK_COUNTED if quick else COUNTED)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "speed.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else []
-    setting = {"precision": precision, "checkpointing": checkpointing, "layers": layers, "rounds": rounds}
-    setting |= {name: value for name, value in (("base", base), ("memory", memory)) if value is not None}
+    setting = {"precision": precision, "checkpointing": checkpointing, "layers": layers, "rounds": rounds, "base": base}
+    setting["memory"] = memory
     for turns, depend, tokens in cells:
         for stage, layouts in (("capo", CAPO), ("sft", SFT)):
             layouts = tuple(layout for layout in layouts if layout not in (without or ()))
             what = {"stage": stage, "turns": turns, "answer_tokens": tokens, **setting}
             what |= {"dependent": depend} if stage == "capo" else {}  # SFT knows no dependent turns
             what |= {"device": device(), "commit": commit(), "packages": packages()}
-            if any(what.items() <= row.items() for row in rows):
+            if any(all(row.get(key) == value for key, value in what.items()) for row in rows):
                 continue
             print(f"{date.today()} {what}", file=sys.stderr, flush=True)
             rows.append({**what, **measure(layouts, (turns, depend, tokens), setting)})
@@ -161,7 +163,7 @@ def rendered(rows: list[dict[str, Any]]) -> str:
         "Seconds: median of the counted steps; ratio: median within rounds; ceiling: ratio of tokens.",
         "",
         "| model | turns | dep. | answer | precision | layers | steps | layout "
-        "| tokens | s/step | peak MB | ratio | ceiling | of it |",
+        "| tokens | s/step | peak MiB | ratio | ceiling | of it |",
         "|---|---:|---:|---:|---|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in sorted(
@@ -170,7 +172,7 @@ def rendered(rows: list[dict[str, Any]]) -> str:
     ):
         layouts = [layout for layout in (*CAPO, *SFT) if layout in row]
         how = row["precision"] + (" ckpt" if row["checkpointing"] else "")
-        how += f" in {row['memory']:g} GiB" if "memory" in row else ""
+        how += f" in {row['memory']:g} GiB" if row.get("memory") else ""
         head = f"{named(row)} | {row['turns']} | {row.get('dependent', '')} | {row['answer_tokens']} | {how}"
         for layout in layouts:
             one = row[layout]
@@ -189,14 +191,20 @@ def rendered(rows: list[dict[str, Any]]) -> str:
 
 def named(row: dict[str, Any]) -> str:
     """The model of a row."""
-    return Path(row["base"]).name if "base" in row else "demo"
+    return Path(row["base"]).name if row.get("base") else "demo"
+
+
+def _card() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def device() -> str:
     """What it runs on."""
     import torch
 
-    if torch.cuda.is_available():
+    if _card():
         return str(torch.cuda.get_device_name())
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -229,7 +237,7 @@ def work(job: str) -> None:
     stage = "capo" if layout in CAPO else "sft"
     recipe = recipe_of(
         settings["precision"],
-        *([f"model.base={settings['base']}"] if "base" in settings else []),
+        *([f"model.base={settings['base']}"] if settings["base"] else []),
         f"{stage}.checkpointing={str(settings['checkpointing']).lower()}",
         f"{stage}.learning_rate=1e-5",
         f"{stage}.epochs={settings['rounds']}.0",  # of one session: a step each
@@ -243,7 +251,7 @@ def work(job: str) -> None:
     renderer = load_renderer(recipe.model)
     (session,) = islice(sessions(renderer, turns, depend, length), 1)
     torch.manual_seed(0)
-    if "memory" in settings:  # beyond it, PyTorch is out of memory, as on a card of that size
+    if settings["memory"]:  # beyond it, PyTorch is out of memory, as on a card of that size
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(settings["memory"] * (1 << 30) / whole)
     model = load_trainable(recipe.model, None, Lora(), section.checkpointing)
