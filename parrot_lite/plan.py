@@ -562,7 +562,8 @@ def _capo(outlook: Outlook) -> Planned:
     elif number is None:
         return Planned(reads, None, f"at most {limit}, {_epochs(c)}")
     else:
-        kinds = 1 if c.one_a_turn else sum(c.trains(kind, how) for kind, how in n.wanted)
+        kinds = sum(c.trains(kind, how) for kind, how in (*n.wanted, ("other-turn", "structural")))
+        kinds = 1 if c.one_a_turn else kinds
         turns = fmean(len(shape.dependent[-n.turns_per_session :]) for shape in lengths.shapes if shape.dependent)
         pairs = round(number * turns * kinds)
     used = pairs if c.pairs is None else min(c.pairs, pairs)

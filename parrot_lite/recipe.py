@@ -532,6 +532,8 @@ class Negatives(Section):
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
+        if "other-turn" in self.kinds:
+            raise ValueError("kinds has other-turn, which is never written. Name it in capo.kinds alone")
         if self.check_worse == "judge" and self.judge is None:
             raise ValueError("check_worse = judge needs a judge. Set negatives.judge")
         if self.check_worse == "likelihood" and self.scorer is None:
@@ -583,7 +585,12 @@ class Capo(Training):
         default=4, description="forward passes a step; a few sessions hold the paper's 32 pairs. pairs: set 32"
     )
     beta: float = Field(default=0.1, gt=0, description="higher holds the policy closer to the reference")
-    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1, description="negatives trained on")
+    kinds: tuple[Kind, ...] = Field(
+        default=KINDS,
+        min_length=1,
+        description="negatives trained on. Beside what was written, as a control, other-turn = the session's own "
+        "answer at another turn: a later one if there is one, of those the nearest in length",
+    )
     how: tuple[How, ...] | None = Field(
         default=None, min_length=1, description="in which ways they were written; none = all that there are"
     )

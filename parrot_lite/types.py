@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Role = Literal["user", "assistant"]
 Lasting = Literal["context full", "empty reply", "content filter", "refused request", "off the choices"]
-Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random"]
+Kind = Literal["neglect", "hallucination", "misunderstanding", "same-writer", "degraded", "random", "other-turn"]
 How = Literal["structural", "prompted", "on-policy"]  # the ways in which a negative is written
 Condition = Literal["true", "swapped", "shortened", "scrambled", "withheld"]  # what history something is read under
 NO_VERDICT = "no verdict"  # how the reason begins where a judge gave none ...

@@ -238,6 +238,11 @@ REFUSALS = {
         "[negatives] check_worse = judge needs a judge",
         "Set negatives.judge",
     ),
+    "a negative that nobody writes": (
+        "negatives.kinds=['neglect', 'other-turn']",
+        "[negatives] kinds has other-turn, which is never written",
+        "Name it in capo.kinds alone",
+    ),
     "two seeds of one name": (
         "collect.seeds=[{source='logs'}, {source='logs'}]",
         "[collect] two seeds are called 'logs'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from parrot_lite.recipe import Capo
-from parrot_lite.types import Branch, SessionTree
+from parrot_lite.types import Branch, Negative, SessionTree
 
 
 def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
@@ -14,7 +14,7 @@ def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
     for tree in trees:
         kept: list[Branch] = []
         for turn in dict.fromkeys(branch.turn for branch in tree.branches):
-            there = tree.at(turn)
+            there = (*tree.at(turn), *_of_another_turn(tree, turn))
             if not {branch.negative.kind for branch in there}.issuperset(section.turns_with):
                 continue
             wanted = [one for one in there if section.trains(one.negative.kind, one.negative.how)]
@@ -25,6 +25,28 @@ def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
             turns += bool(wanted)
             kept += wanted
         yield tree.model_copy(update={"branches": tuple(kept)})
+
+
+def _of_another_turn(tree: SessionTree, turn: int) -> Iterator[Branch]:
+    """The session's own answer to another query as the worse one: of the same author and on the same subject.
+
+    A later one if there is one, for an earlier one can be copied from the history.
+    """
+    answers = tree.dialogue.answers
+    own = answers[turn - 1]
+    others = [number for number, text in enumerate(answers, 1) if text != own]
+    if others:
+        among = [number for number in others if number > turn] or others
+        number = min(among, key=lambda one: abs(len(answers[one - 1].split()) - len(own.split())))
+        negative = Negative(
+            kind="other-turn",
+            text=answers[number - 1],
+            how="structural",
+            writer="session",
+            done=f"the session's answer at turn {number}",
+            saw=tree.dialogue.before(number).turns,
+        )
+        yield Branch(turn=turn, rule=tree.at(turn)[0].rule, negative=negative)
 
 
 def _by_its_writer(branch: Branch, there: Iterable[Branch]) -> Branch | None:

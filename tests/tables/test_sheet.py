@@ -16,7 +16,7 @@ from tests.tables.rehearsal import TABLE
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "recipes" / "tables").glob("*.toml"))
 DEMO = str(ROOT / "recipes" / "demo.toml")
-NAMES = ("asker", "beta", "controls", "lr", "table1", "table3", "table4", "table5", "table6")
+NAMES = ("asker", "beta", "controls", "lr", "rejected", "table1", "table3", "table4", "table5", "table6")
 
 
 def shipped(name: str) -> Sheet:

@@ -92,3 +92,24 @@ def test_the_kinds_have_equal_shares(turns: int) -> None:
     shares = Counter(kind for tree in left(trees, capo("one_a_turn = true")) for _, kind in tree)
     assert sum(shares.values()) == turns
     assert max(shares.values()) - min(shares.values()) <= 1
+
+
+def test_the_sessions_own_answer_at_another_turn() -> None:
+    """A later one before an earlier one, of those the nearest in length, never the same words again."""
+    given = session("a?", "one two", "b?", "one two", "c?", "one two three four five", "d?", "one two three")
+    tree = SessionTree(
+        dialogue=given,
+        branches=tuple(branch(given, turn, kind, f"{kind} {turn}") for turn in (2, 3, 4) for kind in KINDS),
+    )
+    (found,) = dosed([tree], capo('kinds = ["other-turn"]'))
+    assert [(one.turn, one.negative.text) for one in found.branches] == [
+        (2, "one two three"),  # before five words; the first turn's are the chosen ones
+        (3, "one two three"),
+        (4, "one two"),  # nothing comes later
+    ]
+    assert found.branches[0].negative.saw == given.before(4).turns
+    assert found.branches[0].rule == tree.branches[0].rule
+    only = SessionTree(dialogue=session("a?", "same", "b?", "same"), branches=(branch(given, 2, "neglect", "x"),))
+    assert left([only], capo('kinds = ["other-turn"]')) == [[]]
+    mixed = capo('kinds = ["neglect", "other-turn"]\none_a_turn = true')
+    assert left([tree], mixed) == [[(2, "neglect"), (3, "other-turn"), (4, "neglect")]]
