@@ -5,6 +5,8 @@ stage that it reads. Rows that agree so far meet in one folder, and the stage ru
 
     <run.folder>/<recipe>/tables/shared/<stage>-<hash>         used by several rows, of whatever table
     <run.folder>/<recipe>/tables/<table>/<row>/<stage>-<hash>  by this row alone: delete it, and this row runs again
+
+What another table has finished is not run again: a stage that is not in its place is taken from there.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def trials(sheet: Sheet, recipe: str, overrides: Sequence[str], seeds: Sequence[
     for (row, seed, one), chain, mine in zip(made, chains, names, strict=True):
         folder = home(one, sheet)
         places: dict[str, str] = {
-            stage: str((folder / row.name if len(users[name]) == 1 else folder.parent / SHARED) / name)
+            stage: str(_place(folder / row.name if len(users[name]) == 1 else folder.parent / SHARED, name))
             for stage, name in mine.items()
         }
         if "eval" in mine:
@@ -82,6 +84,14 @@ def trials(sheet: Sheet, recipe: str, overrides: Sequence[str], seeds: Sequence[
         placed = one.model_copy(update={"run": one.run.model_copy(update={"places": places})})
         found.append(Trial(row, seed, placed, chain, folder / row.name / f"{sheet.name}-{row.name}-seed{seed}.toml"))
     return found
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a stage lies: in ``folder``, or where another table finished the very same."""
+    own = folder / name
+    tables = folder.parent if folder.name == SHARED else folder.parent.parent
+    elsewhere = (path.parent for at in (SHARED, "*/*") for path in sorted(tables.glob(f"{at}/{name}/manifest.json")))
+    return own if own.exists() else next(elsewhere, own)
 
 
 def identity(recipe: Recipe, stage: Stage) -> str:

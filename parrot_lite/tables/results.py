@@ -169,11 +169,10 @@ def _distinct(runs: Runs, measure: Measure) -> dict[int, Values]:
     return {seed: runs[seed].values(measure) for seed in first.values()}
 
 
-def costs(mine: Sequence[Trial], own: Path) -> Cost:
-    """What one row's stages took, of those that lie in the row's folder ``own``; CaPO's dose wherever it lies."""
+def costs(mine: Sequence[Trial]) -> Cost:
+    """What one row's stages took, of those that no other row of its table uses; its dose wherever it lies."""
     folders = {folder: stage for trial in mine for stage, folder in trial.folders.items()}
-    facts = {folder: manifest(folder) for folder, stage in folders.items() if own in folder.parents}
-    done = [one for one in facts.values() if one is not None]
+    done = [one for folder in folders if folder.parent.name != SHARED and (one := manifest(folder))]
     trained, tuned = (
         next((one for folder, each in folders.items() if each == stage and (one := manifest(folder))), None)
         for stage in ("train-capo", "train-sft")

@@ -124,7 +124,7 @@ def gathered(sheet: Sheet, every: Sequence[Trial], seeds: Sequence[int], failed:
         rows.setdefault(trial.row.name, {})[trial.seed] = kept[folder]
     made = every[0].recipe
     costs = {
-        row.name: results.costs([trial for trial in every if trial.row.name == row.name], home(made, sheet) / row.name)
+        row.name: results.costs([trial for trial in every if trial.row.name == row.name])
         for row in sheet.rows
         if row.name in rows
     }

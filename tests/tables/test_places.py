@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parrot_lite.recipe import SECTION
+from parrot_lite.recipe import SECTION, Stage
 from parrot_lite.recipe_file import load as load_recipe
 from parrot_lite.tables.places import identity, trials
 from parrot_lite.tables.schedule import left, tasks
@@ -15,13 +15,14 @@ from parrot_lite.tables.sheet import load
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "recipes" / "demo.toml")
+NOWHERE = "run.folder=no-such-folder"  # what lies in runs/ decides where stages are found
 
 
 def where(table: str, *overrides: str, seeds: Sequence[int] = (0,)) -> dict[str, list[str]]:
     """Stage -> the places in which it runs, once each, in running order."""
     sheet = load(str(ROOT / "recipes" / "tables" / f"{table}.toml"))
     found: dict[str, list[str]] = {}
-    for task in tasks(trials(sheet, DEMO, overrides, seeds)):
+    for task in tasks(trials(sheet, DEMO, [NOWHERE, *overrides], seeds)):
         found.setdefault(task.stage, []).append(task.folder.parent.name)
     return found
 
@@ -49,10 +50,36 @@ def test_what_one_row_uses_lies_in_its_folder() -> None:
 def test_tables_meet_in_the_same_shared_folders() -> None:
     sheets = [load(str(ROOT / "recipes" / "tables" / f"{name}.toml")) for name in ("table6", "controls")]
     folders = [
-        {task.stage: task.folder for task in tasks(trials(sheet, DEMO, [], [0])) if task.folder.parent.name == "shared"}
+        {
+            task.stage: task.folder
+            for task in tasks(trials(sheet, DEMO, [NOWHERE], [0]))
+            if task.folder.parent.name == "shared"
+        }
         for sheet in sheets
     ]
     assert all(folders[0][stage] == folders[1][stage] for stage in ("logs", "train-ask", "collect", "train-sft"))
+
+
+def test_what_another_table_finished_is_taken_from_there(tmp_path: Path) -> None:
+    def folder(table: str, row: str, stage: Stage) -> Path:
+        sheet = load(str(ROOT / "recipes" / "tables" / f"{table}.toml"))
+        (one,) = [trial for trial in trials(sheet, DEMO, [f"run.folder={tmp_path}"], [0]) if trial.row.name == row]
+        return one.folders[stage]
+
+    first, second = folder("controls", "C", "train-capo"), folder("rejected", "C", "train-capo")
+    assert (first.name, first.parent.parent.name, second.parent.parent.name) == (second.name, "controls", "rejected")
+    first.mkdir(parents=True)
+    assert folder("rejected", "C", "train-capo") == second  # begun, and not finished
+    (first / "manifest.json").write_text("{}", encoding="utf-8")
+    assert folder("rejected", "C", "train-capo") == folder("controls", "C", "train-capo") == first
+    second.mkdir(parents=True)
+    assert folder("rejected", "C", "train-capo") == second  # what lies in its own place goes first
+    assert folder("rejected", "R", "train-capo").parent.parent.name == "rejected"
+    sft = folder("table6", "all", "train-sft")
+    lone = tmp_path / "demo" / "tables" / "one" / "row" / sft.name  # of a table where one row alone used it
+    lone.mkdir(parents=True)
+    (lone / "manifest.json").write_text("{}", encoding="utf-8")
+    assert folder("table6", "all", "train-sft") == lone
 
 
 def test_several_seeds_train_several_times_and_collect_once() -> None:
