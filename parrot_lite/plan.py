@@ -555,10 +555,10 @@ def _capo(outlook: Outlook) -> Planned:
     reads = f"negatives; adapter of train-sft; {_base(outlook.recipe)}"
     facts, number, lengths = outlook.facts("negatives"), _trees(outlook), outlook.lengths(n.data)
     limit = f"{c.tree_tokens:,} tokens a session" if c.layout == "tree" else f"2 x {c.max_tokens:,} tokens a pair"
-    file, about = outlook.recipe.folder("negatives") / "trees.jsonl", "up to "
+    file = outlook.recipe.folder("negatives") / "trees.jsonl"
     if facts and file.exists():  # some turns lack a kind, and capo.turns_with leaves those out
         written = [len(tree.branches) for tree in dosed(read(file, SessionTree), c) if tree.branches]
-        number, pairs, about = len(written), sum(written), ""
+        number, pairs = len(written), sum(written)
     elif number is None:
         return Planned(reads, None, f"at most {limit}, {_epochs(c)}")
     else:
@@ -568,7 +568,7 @@ def _capo(outlook: Outlook) -> Planned:
         pairs = round(number * turns * kinds)
     used = pairs if c.pairs is None else min(c.pairs, pairs)
     number = min(number, used)
-    size = f"{about}{used:,} pairs, at most {limit}, {_epochs(c)}"
+    size = f"up to {used:,} pairs, at most {limit}, {_epochs(c)}"
     steps = steps_of(c, number if c.layout == "tree" else used)
     return Planned(reads, number, size, (), steps, _capo_tokens(c, lengths, steps, used / max(1, number)))
 

@@ -631,8 +631,8 @@ class Capo(Training):
     epochs: float = Field(default=1.0, gt=0, description="how often each pair is seen; more learns and overfits more")
 
     def trains(self, kind: Kind, how: How) -> bool:
-        """Whether a negative of this kind, written in this way, is trained on."""
-        return kind in self.kinds and (self.how is None or how in self.how)
+        """Whether a negative of this kind, written in this way, is trained on; other-turn is written in none."""
+        return kind in self.kinds and (self.how is None or how in self.how or kind == "other-turn")
 
     @model_validator(mode="after")
     def _layout_can(self) -> Self:
@@ -640,6 +640,8 @@ class Capo(Training):
             raise ValueError("weights need layout = tree. Set it, or leave weights out")
         if self.chosen in self.kinds:
             raise ValueError(f"chosen = {self.chosen} is among kinds as well. Leave one of them out")
+        if self.chosen == "same-writer" and "other-turn" in self.kinds:
+            raise ValueError("chosen = same-writer has no answer by the writer of other-turn. Leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -330,7 +330,6 @@ def stage_folder(
         if manifest.exists():
             done = json.loads(manifest.read_text(encoding="utf-8"))
             say(f"{stage}: finished {done['finished']} in {done['seconds']:.0f} s, nothing to do ({path})")
-            fcntl.flock(lock, fcntl.LOCK_UN)  # whoever only looks must not keep others out
             yield None
             return
         attempts = path / "attempts"

@@ -243,6 +243,11 @@ REFUSALS = {
         "[negatives] kinds has other-turn, which is never written",
         "Name it in capo.kinds alone",
     ),
+    "a chosen answer that nobody wrote": (
+        "capo={kinds=['other-turn'], chosen='same-writer'}",
+        "[capo] chosen = same-writer has no answer by the writer of other-turn",
+        "Leave one of them out",
+    ),
     "two seeds of one name": (
         "collect.seeds=[{source='logs'}, {source='logs'}]",
         "[collect] two seeds are called 'logs'",

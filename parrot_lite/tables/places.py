@@ -6,13 +6,15 @@ stage that it reads. Rows that agree so far meet in one folder, and the stage ru
     <run.folder>/<recipe>/tables/shared/<stage>-<hash>         used by several rows, of whatever table
     <run.folder>/<recipe>/tables/<table>/<row>/<stage>-<hash>  by this row alone: delete it, and this row runs again
 
-What another table has finished is not run again: a stage that is not in its place is taken from there.
+What another table's row has finished is not run again: a stage that is not finished in its place is taken from there.
+So a row can rest on a folder of another table; where that is deleted, it runs again as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,26 +74,41 @@ def trials(sheet: Sheet, recipe: str, overrides: Sequence[str], seeds: Sequence[
     for (row, *_), mine in zip(made, names, strict=True):
         for name in mine.values():
             users.setdefault(name, set()).add(row.name)
+    theirs = _theirs(home(made[0][2], sheet).parent) if made else []
     found = []
     for (row, seed, one), chain, mine in zip(made, chains, names, strict=True):
         folder = home(one, sheet)
-        places: dict[str, str] = {
-            stage: str(_place(folder / row.name if len(users[name]) == 1 else folder.parent / SHARED, name))
-            for stage, name in mine.items()
-        }
+        places: dict[str, Path] = {}
+        for stage, name in mine.items():
+            own = (folder / row.name if len(users[name]) == 1 else folder.parent / SHARED) / name
+            read: dict[str, Path] = {each: places[each] for each in one.needs(stage)}
+            places[stage] = own if _finished(own) else _lent(stage, name, read, theirs) or own
         if "eval" in mine:
-            places["report"] = str(folder / row.name / mine["eval"].replace("eval", "report"))
-        placed = one.model_copy(update={"run": one.run.model_copy(update={"places": places})})
+            places["report"] = folder / row.name / mine["eval"].replace("eval", "report")
+        run = one.run.model_copy(update={"places": {stage: str(place) for stage, place in places.items()}})
+        placed = one.model_copy(update={"run": run})
         found.append(Trial(row, seed, placed, chain, folder / row.name / f"{sheet.name}-{row.name}-seed{seed}.toml"))
     return found
 
 
-def _place(folder: Path, name: str) -> Path:
-    """Where a stage lies: in ``folder``, or where another table finished the very same."""
-    own = folder / name
-    tables = folder.parent if folder.name == SHARED else folder.parent.parent
-    elsewhere = (path.parent for at in (SHARED, "*/*") for path in sorted(tables.glob(f"{at}/{name}/manifest.json")))
-    return own if own.exists() else next(elsewhere, own)
+def _theirs(tables: Path) -> list[dict[str, Path]]:
+    """Where every row of every table has its stages, by the recipes beside them."""
+    files = (tomllib.loads(file.read_text(encoding="utf-8")) for file in sorted(tables.glob("*/*/*-seed*.toml")))
+    return [{stage: Path(place) for stage, place in file["run"]["places"].items()} for file in files]
+
+
+def _lent(stage: str, name: str, read: Mapping[str, Path], theirs: Sequence[Mapping[str, Path]]) -> Path | None:
+    """Where another row finished the very same stage, having read the very folders that it would read here."""
+    for places in theirs:
+        place = places.get(stage)
+        same = place is not None and place.name == name and _finished(place)
+        if same and all(places.get(each) == folder for each, folder in read.items()):
+            return place
+    return None
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / "manifest.json").exists()
 
 
 def identity(recipe: Recipe, stage: Stage) -> str:

@@ -15,7 +15,7 @@ from parrot_lite.evaluate.statistics import Contrast, Estimate, Values, correcte
 from parrot_lite.recipe import Recipe
 from parrot_lite.table import Report, Table
 from parrot_lite.tables.measures import FORMS, MEANING, Evaluated
-from parrot_lite.tables.places import SHARED, Trial
+from parrot_lite.tables.places import Trial
 from parrot_lite.tables.sheet import UNITS, Comparison, Measure, Measures, Sheet
 from parrot_lite.tables.verdict import Finding, Guarded, Verdict, verdict
 
@@ -23,6 +23,7 @@ Runs = Mapping[int, Evaluated]  # training seed -> what its evaluation wrote
 Key = tuple[str, str, Measure]  # row, baseline, measure
 FIRST, ACROSS = 2, 3  # measures in the first table of rows, which has the paper's numbers too, and in the others
 TRAINED = ("pairs", "sessions", "steps")
+UNFIT = "sessions left out: no turn fits max_tokens"  # as train-sft counts them
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,11 @@ def _distinct(runs: Runs, measure: Measure) -> dict[int, Values]:
     return {seed: runs[seed].values(measure) for seed in first.values()}
 
 
-def costs(mine: Sequence[Trial]) -> Cost:
-    """What one row's stages took, of those that no other row of its table uses; its dose wherever it lies."""
-    folders = {folder: stage for trial in mine for stage, folder in trial.folders.items()}
-    done = [one for folder in folders if folder.parent.name != SHARED and (one := manifest(folder))]
+def costs(row: str, every: Sequence[Trial]) -> Cost:
+    """What a row's stages took, of those that no other row of its table uses; its dose whoever uses them."""
+    folders = {folder: stage for trial in every if trial.row.name == row for stage, folder in trial.folders.items()}
+    users = _users(every)
+    done = [one for folder in folders if len(users[folder]) == 1 and (one := manifest(folder))]
     trained, tuned = (
         next((one for folder, each in folders.items() if each == stage and (one := manifest(folder))), None)
         for stage in ("train-capo", "train-sft")
@@ -183,23 +185,26 @@ def costs(mine: Sequence[Trial]) -> Cost:
         tuple(dict.fromkeys(one["device"] for one in done)),
         # In the layout of pairs a session is not counted, and a step is of pairs.
         (trained["pairs"], trained.get("sessions", trained["pairs"]), trained["steps"]) if trained else None,
-        tuned["counts"]["sessions read"] if tuned else None,
+        tuned["counts"]["sessions read"] - tuned["counts"].get(UNFIT, 0) if tuned else None,
     )
 
 
-def shared(trials: Sequence[Trial]) -> tuple[tuple[str, float, str], ...]:
+def shared(every: Sequence[Trial]) -> tuple[tuple[str, float, str], ...]:
     """The stages that several rows use: name, minutes, rows."""
+    return tuple(
+        (folder.name, facts["seconds"] / 60, ", ".join(rows))
+        for folder, rows in _users(every).items()
+        if len(rows) > 1 and (facts := manifest(folder))
+    )
+
+
+def _users(every: Sequence[Trial]) -> dict[Path, dict[str, None]]:
+    """Folder -> the rows whose stages lie there, wherever that is."""
     users: dict[Path, dict[str, None]] = {}
-    for trial in trials:
+    for trial in every:
         for folder in trial.folders.values():
-            if folder.parent.name == SHARED:
-                users.setdefault(folder, {})[trial.row.name] = None
-    found = []
-    for folder, rows in users.items():
-        facts = manifest(folder)
-        if facts is not None:
-            found.append((folder.name, facts["seconds"] / 60, ", ".join(rows)))
-    return tuple(found)
+            users.setdefault(folder, {})[trial.row.name] = None
+    return users
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:

@@ -123,11 +123,7 @@ def gathered(sheet: Sheet, every: Sequence[Trial], seeds: Sequence[int], failed:
                 continue
         rows.setdefault(trial.row.name, {})[trial.seed] = kept[folder]
     made = every[0].recipe
-    costs = {
-        row.name: results.costs([trial for trial in every if trial.row.name == row.name])
-        for row in sheet.rows
-        if row.name in rows
-    }
+    costs = {row.name: results.costs(row.name, every) for row in sheet.rows if row.name in rows}
     return Outcome(sheet, made, tuple(seeds), rows, costs, results.shared(every), missing)
 
 

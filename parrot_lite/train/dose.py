@@ -30,14 +30,15 @@ def dosed(trees: Iterable[SessionTree], section: Capo) -> Iterator[SessionTree]:
 def _of_another_turn(tree: SessionTree, turn: int) -> Iterator[Branch]:
     """The session's own answer to another query as the worse one: of the same author and on the same subject.
 
-    A later one if there is one, for an earlier one can be copied from the history.
+    A later one if there is one, for an earlier one stands in the history. What it is contrasted with, and the context,
+    are those of the first negative that was written there.
     """
-    answers = tree.dialogue.answers
-    own = answers[turn - 1]
-    others = [number for number, text in enumerate(answers, 1) if text != own]
+    first, answers = tree.at(turn)[0], tree.dialogue.answers
+    others = [number for number, text in enumerate(answers, 1) if number != turn and text != tree.chosen(first)]
     if others:
+        words = len(tree.chosen(first).split())
         among = [number for number in others if number > turn] or others
-        number = min(among, key=lambda one: abs(len(answers[one - 1].split()) - len(own.split())))
+        number = min(among, key=lambda one: abs(len(answers[one - 1].split()) - words))
         negative = Negative(
             kind="other-turn",
             text=answers[number - 1],
@@ -46,7 +47,7 @@ def _of_another_turn(tree: SessionTree, turn: int) -> Iterator[Branch]:
             done=f"the session's answer at turn {number}",
             saw=tree.dialogue.before(number).turns,
         )
-        yield Branch(turn=turn, rule=tree.at(turn)[0].rule, negative=negative)
+        yield first.model_copy(update={"negative": negative})
 
 
 def _by_its_writer(branch: Branch, there: Iterable[Branch]) -> Branch | None:

@@ -4,7 +4,7 @@
     .venv/bin/python recipes/bench/speed.py --base /dev/shm/llama-7b --precision nf4 --checkpointing --cell 8,3,180
 
 Written in bfloat16 (13.8 GB and 26.4 GB), with the demo's tokenizer: 49,152 entries where LLaMA-2 has 32,000, so
-embeddings and head are a little larger than they would be.
+embeddings and head are a little larger than they would be. ``tiny`` is for trying the commands on a processor.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from parrot_lite.recipe import SECTION, Stage
 from parrot_lite.recipe_file import load as load_recipe
-from parrot_lite.tables.places import identity, trials
+from parrot_lite.tables.places import Trial, identity, trials
 from parrot_lite.tables.schedule import left, tasks
 from parrot_lite.tables.sheet import load
 
@@ -61,25 +61,41 @@ def test_tables_meet_in_the_same_shared_folders() -> None:
 
 
 def test_what_another_table_finished_is_taken_from_there(tmp_path: Path) -> None:
-    def folder(table: str, row: str, stage: Stage) -> Path:
+    def row(table: str, name: str) -> Trial:
         sheet = load(str(ROOT / "recipes" / "tables" / f"{table}.toml"))
-        (one,) = [trial for trial in trials(sheet, DEMO, [f"run.folder={tmp_path}"], [0]) if trial.row.name == row]
-        return one.folders[stage]
+        (one,) = [each for each in trials(sheet, DEMO, [f"run.folder={tmp_path}"], [0]) if each.row.name == name]
+        return one
 
-    first, second = folder("controls", "C", "train-capo"), folder("rejected", "C", "train-capo")
-    assert (first.name, first.parent.parent.name, second.parent.parent.name) == (second.name, "controls", "rejected")
-    first.mkdir(parents=True)
-    assert folder("rejected", "C", "train-capo") == second  # begun, and not finished
-    (first / "manifest.json").write_text("{}", encoding="utf-8")
-    assert folder("rejected", "C", "train-capo") == folder("controls", "C", "train-capo") == first
-    second.mkdir(parents=True)
-    assert folder("rejected", "C", "train-capo") == second  # what lies in its own place goes first
-    assert folder("rejected", "R", "train-capo").parent.parent.name == "rejected"
-    sft = folder("table6", "all", "train-sft")
-    lone = tmp_path / "demo" / "tables" / "one" / "row" / sft.name  # of a table where one row alone used it
-    lone.mkdir(parents=True)
-    (lone / "manifest.json").write_text("{}", encoding="utf-8")
-    assert folder("table6", "all", "train-sft") == lone
+    def finish(one: Trial, *stages: Stage) -> None:
+        one.write()
+        for stage in stages:
+            one.folders[stage].mkdir(parents=True, exist_ok=True)
+            (one.folders[stage] / "manifest.json").write_text("{}", encoding="utf-8")
+
+    def tables(one: Trial) -> dict[Stage, str]:
+        return {
+            stage: folder.relative_to(tmp_path / "demo" / "tables").parts[0] for stage, folder in one.folders.items()
+        }
+
+    lender = row("controls", "C")
+    finish(lender)
+    assert tables(row("rejected", "C"))["train-capo"] == "rejected"  # the other has not finished it
+    finish(lender, "logs", "negatives", "train-sft", "train-capo", "eval")
+    assert row("rejected", "C").folders == lender.folders
+    assert row("rejected", "R").folders["train-capo"].parent.name == "R"  # another training
+
+    # In table3 one row alone uses the negatives, in table6 several do; the model's name is part of its evaluation.
+    finish(row("table6", "all"), "negatives", "train-capo", "eval")
+    found = tables(row("table3", "capo"))
+    assert (found["negatives"], found["train-capo"], found["eval"]) == ("shared", "table6", "table3")
+
+    # What was read there is not what would be read here: a training of its own, then an evaluation of its own.
+    own = row("rejected", "C").recipe.folder("train-capo").name
+    mine = tmp_path / "demo" / "tables" / "rejected" / "C" / own
+    mine.mkdir(parents=True)
+    (mine / "manifest.json").write_text("{}", encoding="utf-8")
+    found = tables(row("rejected", "C"))
+    assert (found["negatives"], found["train-capo"], found["eval"]) == ("shared", "rejected", "rejected")
 
 
 def test_several_seeds_train_several_times_and_collect_once() -> None:

@@ -109,6 +109,10 @@ def test_the_sessions_own_answer_at_another_turn() -> None:
     ]
     assert found.branches[0].negative.saw == given.before(4).turns
     assert found.branches[0].rule == tree.branches[0].rule
+    first = tree.branches[0].model_copy(update={"chosen": "one two three", "context": given.before(2).turns[-1:]})
+    (kept,) = dosed([SessionTree(dialogue=given, branches=(first,))], capo('kinds = ["other-turn"]'))
+    (own,) = kept.branches
+    assert (own.negative.text, own.chosen, own.context) == ("one two three four five", first.chosen, first.context)
     only = SessionTree(dialogue=session("a?", "same", "b?", "same"), branches=(branch(given, 2, "neglect", "x"),))
     assert left([only], capo('kinds = ["other-turn"]')) == [[]]
     mixed = capo('kinds = ["neglect", "other-turn"]\none_a_turn = true')
