@@ -416,7 +416,6 @@ REAL_STEPS = {"train-ask": "6,564", "train-sft": "3,750", "train-capo": "1,000"}
 STEPS = {
     "demo": {"train-ask": "16", "train-sft": "16", "train-capo": "6"},
     "mini": {"train-ask": "16", "train-sft": "20", "train-capo": "30"},
-    "paper-13b": {**REAL_STEPS, "train-capo": "1,200"},
 }
 
 
